@@ -149,6 +149,14 @@ def gaussianized(features: int, **settings) -> kf.bijections.Gaussianize:
     return curves
 
 
+def fitted_domain(bounds: list) -> kf.bijections.Domain:
+    """Returns a Domain with curves that are far from the plain maps."""
+    domain = kf.bijections.Domain(bounds)
+    x = torch.rand(2000, len(bounds), generator=torch.Generator().manual_seed(0))
+    domain.fit(4 * x.square())
+    return domain
+
+
 def fitted(features: int, **settings) -> kf.bijections.Standardize:
     """Returns a Standardize that has seen its rows."""
     units = kf.bijections.Standardize(features, **settings)
@@ -342,6 +350,9 @@ BIJECTIONS = {
         lambda: kf.bijections.Domain([None, "positive", (0, 1), ",2", "-1,"]),
         (5,),
         interval=(0.0, 1.0),
+    ),
+    "Domain, fitted": Case(
+        lambda: fitted_domain(["positive", (0, 4), ",4"]), (3,), interval=(0.1, 3.9)
     ),
     "Domain, circles stay circles": Case(
         lambda: kf.bijections.Domain(["circular:0,360", "positive"], circle=5.0),

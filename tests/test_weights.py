@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 
 import kappaflow as kf
-from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize, gaussianize
+from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize, edges, gaussianize
 from kappaflow.data import load_table, weigh_duplicate_rows, weighted
 from kappaflow.data.load import read_table
 from kappaflow.diagnosis import Comparison, compare, references
@@ -66,16 +66,24 @@ def fitted(module, rows, weights):
     return numbers(module)
 
 
-def many(rows, weights):
+def many(rows, weights, copies=120):
     """Returns the rows at 120 places, so that there are enough for all bins of a curve."""
-    rows = np.concatenate([rows + shift for shift in np.linspace(0, 1, 120)])
-    return rows, None if weights is None else np.tile(weights, 120)
+    rows = np.concatenate([rows + shift for shift in np.linspace(0, 1, copies)])
+    return rows, None if weights is None else np.tile(weights, copies)
+
+
+def fitted_to_ends(rows, weights):
+    """Returns the curves of a column above 0, and of one between 0 and 9."""
+    x, shares = tensors(*many(np.abs(rows[:, 1]), weights, copies=200))
+    columns = edges.fit_half_line(x, shares), edges.fit_interval(x, 9 - x, shares)
+    assert edges.LOGARITHM not in columns and edges.QUANTILE not in columns
+    return columns
 
 
 def tail(rows, weights):
     """Returns the scale and the slope of a curve beyond its last knot."""
     counts = np.ones(len(rows)) if weights is None else weights
-    return gaussianize._fit_tail(np.sinh(np.abs(rows[:, 0])), counts, 1.2, 1.0)
+    return gaussianize._fit_tail(np.sinh(np.abs(rows[:, 0])), counts, 1.2, 1.0, 0.0)
 
 
 def started(rows, weights, **options):
@@ -241,6 +249,8 @@ CASES = {
     "nets.inputs.StandardizeInputs.fit": partial(fitted, kf.nets.StandardizeInputs(3)),
     "bijections.elementwise.Standardize.fit": partial(fitted, Standardize(3)),
     "bijections.domain.Domain.fit": partial(fitted, Domain([None, "positive", (0, 9)])),
+    "bijections.edges.fit_half_line": fitted_to_ends,
+    "bijections.edges.fit_interval": fitted_to_ends,
     "bijections.gaussianize.Gaussianize.fit": partial(fitted, Gaussianize(3)),
     "bijections.gaussianize.Gaussianize.fit, many rows": lambda rows, w: fitted(
         Gaussianize(3), *many(rows, w)

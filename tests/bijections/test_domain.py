@@ -2,12 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import kappaflow as kf
 from kappaflow.bijections.domain import wrapped
 from kappaflow.domains import Interval, interval
+from kappaflow.files import read_config, write_weights
 
 BOUNDS = ["positive", (0, 1), None, ",5", "2,", "circular:0,360", "-3,-1"]
 POINTS = [[1.3, 0.999, 7.0, 4.0, 3.0, 359.0, -1.01], [1e-5, 1e-6, -7.0, -400.0, 2.001, 0.1, -2.9]]
@@ -17,6 +20,87 @@ def dense_log_det(bijection, x):
     """log|det| of the Jacobian of each row, by autograd, in float64."""
     rows = [torch.autograd.functional.jacobian(lambda a: bijection(a[None])[0][0], r) for r in x]
     return torch.stack([torch.linalg.slogdet(row)[1] for row in rows])
+
+
+def fitted_domain(laws, bounds, rows=5000):
+    """Returns a domain in float64 that was fitted to rows of these laws."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(np.stack([law.rvs(rows, random_state=rng) for law in laws], 1))
+    domain = kf.bijections.Domain(bounds, circle=5.0 if "circular" in bounds else None).double()
+    domain.fit(x)
+    return domain
+
+
+FITTED = {
+    "weibull": ((stats.weibull_min(0.6), stats.weibull_min(3, loc=-9)), ["positive", (-9, None)]),
+    "lomax": ((stats.lomax(1.5), stats.beta(0.5, 3)), ["positive", (0, 1)]),
+    "mirrored": ((stats.weibull_max(2, loc=9), stats.beta(3, 0.8)), [",9", (0, 1)]),
+}
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_fitted_curves_keep_the_contract(name):
+    """Also next to a bound and far from it, in float64."""
+    laws, bounds = FITTED[name]
+    domain = fitted_domain(laws, bounds)
+    assert "log" not in repr(domain) and "near=" in repr(domain) and "far=" in repr(domain)
+    quantiles = [1e-6, 1e-4, 0.3, 0.5, 0.9, 1 - 1e-6]
+    x = torch.from_numpy(np.stack([law.ppf(quantiles) for law in laws], 1))
+    z, log_det = domain(x)
+    torch.testing.assert_close(log_det, dense_log_det(domain, x), rtol=1e-9, atol=1e-9)
+    back, back_log_det = domain.inverse(z)
+    torch.testing.assert_close(back, x, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(back_log_det, -log_det, rtol=1e-9, atol=1e-9)
+    far = domain.inverse(torch.tensor([[-1e3, 1e3], [1e3, -1e3]], dtype=torch.float64))[0]
+    assert torch.isfinite(far).all() and not domain.outside(far).any()
+
+
+# the largest error of log p in nats at the quantiles 1e-2, 1e-3, 1e-4 and 1e-5 from the bound
+NEXT_TO_A_BOUND = {
+    "exponential": (stats.expon(loc=1), "1,", 0.6),
+    "half-normal": (stats.halfnorm(), "positive", 0.6),
+    "gamma 0.5": (stats.gamma(0.5), "positive", 0.9),
+    "lomax": (stats.lomax(1.5), "positive", 0.6),
+    "log-normal": (stats.lognorm(1.0), "positive", 0.3),
+    "uniform": (stats.uniform(), (0, 1), 0.3),
+    "beta(1, 2)": (stats.beta(1, 2), (0, 1), 0.4),
+    "beta(3, 0.8)": (stats.beta(3, 0.8), (0, 1), 0.7),
+}
+
+
+@pytest.mark.parametrize("start", ["identity", "gaussianize"])
+@pytest.mark.parametrize("name", NEXT_TO_A_BOUND)
+def test_log_prob_next_to_a_bound_is_that_of_the_distribution(name, start):
+    """A normal tail after a logarithm is 14 nats too low for exponential rows at 1e-4."""
+    law, bound, tolerance = NEXT_TO_A_BOUND[name]
+    x = law.rvs(20_000, random_state=np.random.default_rng(1))[:, None]
+    flow = kf.spline(1, bounds=[bound], start=start)
+    flow.standardization.fit(torch.from_numpy(x).float())
+    near = law.ppf([1e-2, 1e-3, 1e-4, 1e-5])
+    log_prob = flow.double().log_prob(torch.from_numpy(near[:, None])).detach().numpy()
+    np.testing.assert_allclose(log_prob, law.logpdf(near), atol=tolerance)
+
+
+def test_few_rows_and_few_values_keep_the_plain_maps():
+    """Curves are fitted to 50 values or more, between two ends to 1,000 rows."""
+    domain = kf.bijections.Domain(["positive", (0, 9), ",9"])
+    domain.fit(1 + torch.arange(3000).remainder(8)[:, None].repeat(1, 3).float())
+    assert "curves=[log, (near=1, far=1), log]" in repr(domain)
+    x = 0.5 + torch.rand(40, 3)
+    torch.testing.assert_close(domain(x)[0][:, 0], x[:, 0].log())
+
+
+def test_files_without_curves_load_with_the_maps_they_were_made_with(tmp_path):
+    """A logarithm and a normal quantile, as before curves were fitted."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,), bounds=["positive", (0, 1)])
+    flow.standardization.fit(torch.rand(40, 2))  # too few rows for a curve
+    kf.save(flow, tmp_path / "model")
+    state = {name: value for name, value in flow.state_dict().items() if "curves" not in name}
+    assert len(state) == len(flow.state_dict()) - 1
+    config = read_config(tmp_path / "model" / "config.json")
+    write_weights(tmp_path / "model" / "model.safetensors", state, config)
+    x = torch.rand(9, 2)
+    assert torch.equal(kf.load(tmp_path / "model").log_prob(x), flow.eval().log_prob(x))
 
 
 def test_log_dets_are_those_of_the_dense_jacobian():

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from kappaflow._checks import feature_batch, positive_float, positive_int
 from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.bijections import edges
+from kappaflow.bijections.edges import LOGARITHM, QUANTILE, Curve
 from kappaflow.domains import Bound, Interval, intervals
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import ElementwiseLinearization, Linearization
@@ -16,53 +18,42 @@ from kappaflow.nets.inputs import flag_text, moments
 from kappaflow.partition import index_on
 from kappaflow.registry import register
 
-HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+LineFunction = Callable[[Tensor, Tensor, Tensor, Curve], Tensor]  # also of the ends
 
 
 class LineMap(NamedTuple):
-    """The map of a kind of column to the line; each function also takes the ends."""
+    """The map of a kind of column to the line."""
 
-    encode: Callable[[Tensor, Tensor, Tensor], Tensor]
-    decode: Callable[[Tensor, Tensor, Tensor], Tensor]
-    log_slope: Callable[[Tensor, Tensor, Tensor], Tensor]  # log dz/dx, from z
+    encode: LineFunction
+    decode: LineFunction
+    log_slope: LineFunction  # log dz/dx, from z
 
 
 LINE_MAPS = {
     "real": LineMap(
-        lambda x, low, high: x,
-        lambda z, low, high: z,
-        lambda z, low, high: torch.zeros_like(z),
+        lambda x, low, high, curve: x,
+        lambda z, low, high, curve: z,
+        lambda z, low, high, curve: torch.zeros_like(z),
     ),
-    "lower": LineMap(
-        lambda x, low, high: (x - low).log(),
-        lambda z, low, high: low + z.exp(),
-        lambda z, low, high: -z,
+    "half-line": LineMap(
+        edges.encode_half_line, edges.decode_half_line, edges.half_line_log_slope
     ),
-    "upper": LineMap(
-        lambda x, low, high: -(high - x).log(),
-        lambda z, low, high: high - (-z).exp(),
-        lambda z, low, high: z,
-    ),
-    "interval": LineMap(
-        lambda x, low, high: _to_normal(x - low, high - x, high - low),
-        lambda z, low, high: _from_normal(z, low, high),
-        lambda z, low, high: _normal_log_slope(z) - (high - low).log(),
-    ),
+    "interval": LineMap(edges.encode_interval, edges.decode_interval, edges.interval_log_slope),
 }
 
 
 def _rescaled_circle(half_length: float) -> LineMap:
     """Returns the map of a circle to the one from -half_length to half_length."""
 
-    def decode(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def decode(z: Tensor, low: Tensor, high: Tensor, curve: Curve) -> Tensor:  # noqa: ARG001
         half = (high - low) / 2
         x = (low + high) / 2 + wrapped(z * (half / half_length), half)
         return torch.where(x >= high, low, x)  # the ends are the same point
 
     return LineMap(
-        lambda x, low, high: (x - (low + high) / 2) * (2 * half_length / (high - low)),
+        lambda x, low, high, curve: (x - (low + high) / 2) * (2 * half_length / (high - low)),
         decode,
-        lambda z, low, high: torch.zeros_like(z) + (2 * half_length / (high - low)).log(),
+        lambda z, low, high, curve: torch.zeros_like(z) + (2 * half_length / (high - low)).log(),
     )
 
 
@@ -70,10 +61,12 @@ def _rescaled_circle(half_length: float) -> LineMap:
 class Domain(Bijection):
     r"""Maps each bounded feature to the real line; circles stay circles, others are unchanged.
 
-    With a lower end a, z = log(x - a). With an upper end b, z = -log(b - x). With two ends,
-    :math:`z = \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, which maps a
-    uniform distribution to a normal one. All maps are increasing. A circle is rescaled to length
-    2 `circle` and centered at 0; a flow then ends with a `CircleToLine`.
+    With two ends, z is the normal score of a distribution fitted to the rows,
+    :math:`z = \Phi^{-1}(F((x - a) / (b - a)))`. With one end it is about that, or the logarithm of
+    the distance to the end, whichever is likelier. The repr lists the fitted curves. Before a fit
+    F is uniform, z = log(x - a) above a lower end and z = -log(b - x) below an upper one. All maps
+    are increasing. A circle is rescaled to length 2 `circle` and centered at 0; a flow then ends
+    with a `CircleToLine`.
 
     Args:
         bounds: The domain of each feature: "positive", "circular" (from -pi to pi),
@@ -92,8 +85,9 @@ class Domain(Bijection):
         map such a replaced value back to the same z.
 
     Source:
-        Logarithms: Box, Cox 1964. The normal quantile is ours; the tails of a logit would be
-        heavier than those of the base.
+        Logarithms: Box, Cox 1964. Between two ends F is that of Kumaraswamy 1980; beyond one end
+        it generalizes the distributions of Weibull 1951 and Burr 1942. The scores are ours: the
+        tails of a logit would be heavier than those of the base.
 
     Example:
         >>> domain = Domain(["positive", (0, 1), None])
@@ -122,12 +116,33 @@ class Domain(Bijection):
         self.fitted: Tensor
         self.register_buffer("deviation", torch.ones(self.features))
         self.register_buffer("fitted", torch.tensor(False))
+        self.curves: Tensor
+        self.register_buffer("curves", self._unfitted_curves())
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Fits the deviations of rows x (N, features), for reports, with weights (N,)."""
+        """Fits curves, and deviations for reports, to rows x (N, features), with weights (N,)."""
         self.deviation.copy_(moments(feature_batch("x", x, self.features), weights)[1])
+        columns = zip(x.double().T, self._low, self._high, self.domains, strict=True)
+        for i, (column, low, high, domain) in enumerate(columns):
+            if _kind(domain) == "interval":
+                curve = edges.fit_interval(column - low, high - column, weights)
+            elif _kind(domain) == "half-line":
+                distances = column - low if math.isfinite(low) else high - column
+                curve = edges.fit_half_line(distances, weights)
+            else:
+                continue
+            self.curves[i] = torch.tensor(curve)
         self.fitted.fill_(True)
+
+    def _unfitted_curves(self) -> Tensor:
+        kinds = map(_kind, self.domains)
+        return torch.tensor([QUANTILE if kind == "interval" else LOGARITHM for kind in kinds])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 # pyright: ignore
+        """Loads states from before curves were fitted with the maps of that time."""
+        state_dict.setdefault(f"{prefix}curves", self._unfitted_curves())
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def outside(self, x: Tensor) -> Tensor:
         """Returns a mask (B,) of the rows of x (B, features) that are outside the domain.
@@ -182,8 +197,10 @@ class Domain(Bijection):
         parts = [line_map.log_slope(*args) for line_map, args in self._by_kind(z)]
         return _columns(torch.cat(parts, 1), self._order)
 
-    def _by_kind(self, values: Tensor) -> Iterator[tuple[LineMap, tuple[Tensor, Tensor, Tensor]]]:
-        """Yields the map of each kind, with its columns of `values` and their ends."""
+    def _by_kind(
+        self, values: Tensor
+    ) -> Iterator[tuple[LineMap, tuple[Tensor, Tensor, Tensor, Curve]]]:
+        """Yields the map of each kind, with its columns of `values`, their ends and curves."""
         for kind, indices in self._kinds.items():
             line_map = (
                 _rescaled_circle(self.circle or 1.0) if kind == "circle" else LINE_MAPS[kind]
@@ -191,12 +208,17 @@ class Domain(Bijection):
             low, high = (
                 _numbers([ends[i] for i in indices], values) for ends in (self._low, self._high)
             )
-            yield line_map, (_columns(values, indices), low, high)
+            curve = Curve(*_columns(self.curves.to(values.dtype).T, indices))
+            yield line_map, (_columns(values, indices), low, high, curve)
 
     def extra_repr(self) -> str:
         text = ", ".join("None" if d is None else repr(d.text) for d in self.domains)
         circle = "" if self.circle is None else f", circle={self.circle:g}"
-        return f"bounds=[{text}]{circle}, fitted={flag_text(self.fitted)}"
+        text = f"bounds=[{text}]{circle}, fitted={flag_text(self.fitted)}"
+        if self.curves.is_meta or not self.fitted:
+            return text
+        rows = zip(map(_kind, self.domains), self.curves.tolist(), strict=True)
+        return f"{text}, curves=[{', '.join(edges.curve_text(*row) for row in rows)}]"
 
 
 @register("CircleToLine")
@@ -233,13 +255,13 @@ class CircleToLine(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         half = self.half_period
         own = wrapped(_columns(feature_batch("x", x, self.features), self.angles).double(), half)
-        z = _to_normal(own + half, half - own, 2 * half, least=torch.finfo(x.dtype).eps / 4)
+        margin = half * torch.finfo(x.dtype).eps / 2
+        z = edges.encode_interval(own.clamp(margin - half, half - margin), *self._interval(own))
         return self._with_angles(x, z), _log_det(self._log_slope(z), x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        half = self.half_period
         own = _columns(feature_batch("z", z, self.features), self.angles).double()
-        angle = _from_normal(own, *(_numbers(end, own) for end in (-half, half)))
+        angle = edges.decode_interval(own, *self._interval(own))
         return self._with_angles(z, angle), -_log_det(self._log_slope(own), z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
@@ -260,7 +282,12 @@ class CircleToLine(Bijection):
         return index_on(like.device, self.angles)
 
     def _log_slope(self, z: Tensor) -> Tensor:
-        return _normal_log_slope(z) - math.log(2 * self.half_period)
+        return edges.interval_log_slope(z, *self._interval(z))
+
+    def _interval(self, like: Tensor) -> tuple[Tensor, Tensor, Curve]:
+        """Returns both ends of the circle, and the curve of the normal quantile."""
+        half = _numbers(self.half_period, like)
+        return -half, half, Curve(*_numbers(QUANTILE, like))
 
     def extra_repr(self) -> str:
         return f"features={self.features}, angles={self.angles}, half_period={self.half_period:g}"
@@ -297,9 +324,7 @@ def _kind(domain: Interval | None) -> str:
         return "real"
     if domain.circular:
         return "circle"
-    if domain.high is None:
-        return "lower"
-    return "upper" if domain.low is None else "interval"
+    return "half-line" if domain.low is None or domain.high is None else "interval"
 
 
 def _point_inside(domain: Interval | None) -> float:
@@ -329,29 +354,6 @@ def _smallest_above(end: float | None, dtype: torch.dtype, *, closed: bool = Fal
         return nearest
     step = torch.tensor(nearest + max(abs(nearest) * info.eps, info.tiny), dtype=dtype)
     return step.item()
-
-
-def _to_normal(
-    from_low: Tensor, to_high: Tensor, length: Tensor | float, *, least: float = 0.0
-) -> Tensor:
-    """Returns the normal quantile of a position in an interval, computed from the nearer end."""
-    is_low = from_low <= to_high
-    share = torch.where(is_low, from_low, to_high) / length
-    share = share.clamp_min(least) if least else share
-    z = torch.special.ndtri(share)
-    return torch.where(is_low, z, -z)
-
-
-def _normal_log_slope(z: Tensor) -> Tensor:
-    """Returns log dz/du at the normal quantile z of u."""
-    return 0.5 * z.square() + HALF_LOG_TAU
-
-
-def _from_normal(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Returns the position of a normal quantile in an interval, from the nearer end."""
-    is_low = z < 0
-    share = 0.5 * torch.erfc(torch.where(is_low, -z, z) * math.sqrt(0.5)) * (high - low)
-    return torch.where(is_low, low + share, high - share)
 
 
 def _log_det(log_slope: Tensor, like: Tensor) -> Tensor:

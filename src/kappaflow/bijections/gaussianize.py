@@ -31,6 +31,9 @@ MIN_ROWS_PER_BIN = 40  # smallest number of training rows per bin
 MIN_TAIL_ROWS = 12  # smallest number of training rows beyond an outermost knot
 MAX_KNOT_SCORE = 2.75  # largest normal score of the outermost knots
 TAIL_SCALES = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 1000.0)  # candidate scales of a tail
+NORMAL = (TAIL_SCALES[-1], 1.0)  # scale and slope of a normal tail
+NORMAL_ROWS, NORMAL_DEVIATIONS, NORMAL_OFFSET = 1000, 2.5, 0.03  # to find a column about normal
+NORMAL_MARGIN = 4.0  # nats by which another tail of such a column is likelier, at least
 DEFAULT_TAIL_SCALE = 2.0  # for a tail with too few rows
 # Candidate slopes of a tail, relative to the last bin.
 SLOPE_FACTORS = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)
@@ -177,12 +180,14 @@ def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarr
     knots = np.interp(ranks, np.cumsum(counts) - counts / 2, ordered).mean(1)
     knots = _separate(knots, scores)
     slopes = _slopes(knots, scores)
+    is_normal = _about_normal(knots, scores, n)
     tails = np.full(2, math.inf)
     for side, sign in ((0, -1.0), (-1, 1.0)):
         beyond = sign * (ordered - knots[side])
         in_tail = beyond > 0
-        scale, slope = _fit_tail(beyond[in_tail], counts[in_tail], reach, slopes[side])
-        tails[side], slopes[side] = scale, slope
+        margin = NORMAL_MARGIN if is_normal[sign * scores >= 0].all() else 0.0
+        tail = beyond[in_tail], counts[in_tail], reach, slopes[side], margin
+        tails[side], slopes[side] = _fit_tail(*tail)
     unused = bins - used  # unused bins continue the left tail in a straight line
     if unused:
         extra = np.arange(1, unused + 1) * 1e-2
@@ -211,24 +216,34 @@ def _slopes(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.exp(np.concatenate([logs[:1], (logs[1:] + logs[:-1]) / 2, logs[-1:]]))
 
 
+def _about_normal(knots: np.ndarray, scores: np.ndarray, rows: int) -> np.ndarray:
+    """Returns which knots are at the quantiles of a standard normal, within their errors."""
+    density = np.exp(-(scores**2) / 2) / math.sqrt(2 * math.pi)
+    errors = np.sqrt(ndtr(scores) * ndtr(-scores) / rows) / density
+    deviations = np.abs(knots - scores) - NORMAL_OFFSET
+    return (deviations < NORMAL_DEVIATIONS * errors) & (rows >= NORMAL_ROWS)
+
+
 def _fit_tail(
-    beyond: np.ndarray, counts: np.ndarray, score: float, slope: float
+    beyond: np.ndarray, counts: np.ndarray, score: float, slope: float, margin: float
 ) -> tuple[float, float]:
-    """Returns the scale and slope that maximize the likelihood of the tail."""
+    """Returns the scale and slope that maximize the likelihood of the tail.
+
+    With a `margin`, the tail is a normal one unless another is likelier by so many nats.
+    """
     # `beyond` holds the distances of the rows from the knot, `counts` their weights, `score` the
     # absolute normal score of the knot, and `slope` the slope of the last bin.
     slope = float(np.clip(slope, MIN_TAIL_SLOPE, MAX_SLOPE))
     if len(beyond) < 4:
-        return DEFAULT_TAIL_SCALE, slope
-    best = (-math.inf, DEFAULT_TAIL_SCALE, slope)
-    for scale in TAIL_SCALES:
-        for factor in SLOPE_FACTORS:
-            steep = min(slope * factor, MAX_SLOPE)
-            inner = steep * beyond / scale
-            z = score + scale * np.log1p(inner)
-            log_likelihood = float(
-                np.average(-(z**2) / 2 + np.log(steep) - np.log1p(inner), weights=counts)
-            )
-            if log_likelihood > best[0]:
-                best = (log_likelihood, scale, steep)
-    return best[1], best[2]
+        return NORMAL if margin else (DEFAULT_TAIL_SCALE, slope)
+
+    def log_likelihood(tail: tuple[float, float]) -> float:
+        scale, steep = tail
+        inner = steep * beyond / scale
+        z = score + scale * np.log1p(inner)
+        return float(np.average(-(z**2) / 2 + np.log(steep) - np.log1p(inner), weights=counts))
+
+    steeps = [min(slope * factor, MAX_SLOPE) for factor in SLOPE_FACTORS]
+    best = max(((scale, steep) for scale in TAIL_SCALES for steep in steeps), key=log_likelihood)
+    gain = len(beyond) * (log_likelihood(best) - log_likelihood(NORMAL))
+    return NORMAL if gain < margin else best

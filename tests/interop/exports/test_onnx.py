@@ -28,6 +28,7 @@ def test_onnx_runtime_computes_what_the_flow_computes_in_float64(tmp_path):
     )
     x = torch.randn(200, 3).abs() + 0.1
     flow.standardization.fit(x)
+    assert "near=" in repr(flow.domain)
     flow = jittered(flow, seed=1).eval()
     done = kf.export(flow, tmp_path / "out", format="onnx", functions=["log_prob"])
     (path,) = done.path.iterdir()
