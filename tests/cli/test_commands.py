@@ -88,7 +88,7 @@ def test_samples_come_in_the_units_and_under_the_names_of_the_data(run, finished
 
 
 def test_scores_are_the_log_prob_of_each_row_and_its_percentile(run, table, finished, tmp_path):
-    """Percentiles are against the scores of the training rows: the median has 50."""
+    """Percentiles are against the scores of the held-out rows: the median has 50."""
     out = tmp_path / "scores.parquet"
     assert run("score", finished, table, "--out", out).status == 0
     scores = pl.read_parquet(out)

@@ -153,11 +153,12 @@ def test_reconstructions_are_held_out_images_twice(report):
     assert "All 512 pixels came back exactly." in report.charts.reconstructions.caption
 
 
-def test_scores_of_training_images_are_spread_over_the_percentiles(summary):
-    """The percentile is against the training images' own scores."""
+def test_scores_of_held_out_images_are_spread_over_the_percentiles(summary):
+    """The percentile is against the scores of the validation and test images."""
     scores = score_run(summary.folder, "digits")
-    train = np.isin(scores["image"], SOURCE.load().train.index)
-    assert abs(np.median(scores["percentile"][train]) - 50) < 5
+    data = SOURCE.load()
+    held_out = np.isin(scores["image"], [*data.validation.index, *data.test.index])
+    assert abs(np.median(scores["percentile"][held_out]) - 50) < 1
     order = np.argsort(scores["log_prob"])
     assert (np.diff(scores["percentile"][order]) >= 0).all()
     assert np.allclose(scores["bits_per_dimension"], -scores["log_prob"] / (64 * math.log(2)))

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_normal
+from scipy.stats import kstest, multivariate_normal
 
 import kappaflow as kf
 from kappaflow.diagnosis import Comparison
@@ -16,7 +16,7 @@ from kappaflow.report.files import read_report
 from kappaflow.report.pairs import differences
 from kappaflow.report.result import Likelihood, Result, figures_of
 from kappaflow.results import to_plain
-from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run
+from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run, score_run
 from kappaflow.runs.stored import read_finished
 from kappaflow.runs.table_content import auc_of, correlations, worst_rows
 
@@ -44,6 +44,30 @@ def summary(table, tmp_path_factory):
         progress=False,
         max_epochs=3,
     )
+
+
+def test_percentiles_of_new_rows_are_uniform_and_right_next_to_a_bound(tmp_path):
+    """They are percentiles of validation and test rows: a flow scores training rows higher."""
+    rng = np.random.default_rng(0)
+    x, new = (np.stack([1 + rng.exponential(size=n), rng.normal(size=n)], 1) for n in (4000, 2000))
+    new[:100, 0] = 1 + np.geomspace(1e-6, 1e-2, 100)  # next to the bound
+    for name, rows in {"x": x, "new": new}.items():
+        np.save(tmp_path / f"{name}.npy", rows)
+    source = TableConfig(str(tmp_path / "x.npy"), bounds=["x0=1,"])
+    model = ModelConfig("spline", {"depth": 2, "hidden": (16,), "start": "gaussianize"})
+    run = fit_run(source, model, tmp_path / "run", progress=False, max_epochs=5)
+    parts, flow = source.load(), kf.load(run.folder)
+    held_out = np.concatenate([parts.validation.values, parts.test.values])
+    with torch.no_grad():
+        scores = flow.log_prob(torch.from_numpy(held_out).float()).double().numpy()
+    stored = json.loads((run.folder / "result.json").read_text())["calibration"]
+    quantiles = np.quantile(scores, np.linspace(0, 1, 1001))
+    np.testing.assert_allclose(stored["log_prob_quantiles"], quantiles, atol=1e-5)
+    percentile = score_run(run.folder, str(tmp_path / "new.npy"))["percentile"] / 100
+    assert kstest(percentile[100:], "uniform").statistic < 0.06  # 800 rows leave about 0.03
+    density = 1 - new[:, 0] - new[:, 1] ** 2 / 2  # log p up to a constant
+    share = np.searchsorted(np.sort(density[100:]), density[:100]) / 1900
+    assert np.abs(percentile[:100] - share).mean() < 0.1
 
 
 def test_no_row_is_in_two_parts_and_all_are_kept(table):

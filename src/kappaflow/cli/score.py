@@ -20,7 +20,7 @@ def score(
     device: Device = None,
     json: Flag = False,
 ) -> None:
-    """Write the log-density of each row or image, and its percentile among the training rows.
+    """Write the log-density of each row or image, and its percentile among the held-out rows.
 
     For example:
 
@@ -35,7 +35,7 @@ def score(
     log_prob is in nats, in the units of the data. With padding that has no density there is only
     joint_log_prob, the density of a row together with its padding, which is not a likelihood.
     Outside the bounds of a column the density is 0 and log_prob is -inf; the number of such rows
-    is printed on stderr. A percentile of 1 means that 99 % of the training rows have a higher
+    is printed on stderr. A percentile of 1 means that 99 % of the held-out rows have a higher
     density. The number of rows outside the range of the training rows is printed on stderr, with
     the columns: there the flow extrapolates. For images there is also bits_per_dimension, and the
     name of the file, or its number from 0, instead of row.

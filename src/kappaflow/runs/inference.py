@@ -24,7 +24,7 @@ def score_run(
 
     A row with a value that is missing, text, or outside of the range of the flow's dtype has no
     score: its numbers are NaN. With padding that has no density, joint_log_prob, the density of a
-    row and its padding, replaces log_prob. A percentile of 1 means that 99 % of the training data
+    row and its padding, replaces log_prob. A percentile of 1 means that 99 % of the held-out data
     has a higher density. A column `identifier` of a table is copied, as text. Images are anything
     that `kappaflow.load_images` takes. The device is "cpu" (the default) or "cuda". A warning
     says if more than a tenth of the rows lie outside of the range of the training rows.

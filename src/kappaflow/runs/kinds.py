@@ -169,7 +169,7 @@ class Calibration(Part):
     """What scores of other rows are compared with; the entry `calibration` of result.json.
 
     Attributes:
-        log_prob_quantiles: Quantiles of log_prob of the training rows, at equal steps.
+        log_prob_quantiles: Quantiles of log_prob of the validation and test rows, at equal steps.
         ranges: The least and the greatest training value of each column.
     """
 
@@ -177,11 +177,11 @@ class Calibration(Part):
     ranges: dict[str, tuple[float, float]] = {}
 
     def percentiles(self, scores: np.ndarray) -> np.ndarray:
-        """Returns the percentiles of scores among the training rows, 0 to 100."""
+        """Returns the percentiles of scores among the held-out rows, 0 to 100."""
         quantiles = np.array(self.log_prob_quantiles)
         if not np.isfinite(quantiles).all():
             raise FileError(
-                "the run has training rows whose score is not finite: there is no percentile."
+                "the run has held-out rows whose score is not finite: there is no percentile."
             )
         return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles)))
 
