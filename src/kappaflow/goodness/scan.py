@@ -105,12 +105,12 @@ class Pool:
         tests += [_ends(tally)] if whole else []
         smooth = [tally.together(k) for k in range(coarsest, min(finest, SMOOTH_LEVELS) + 1)]
         number = len(tests) + len(smooth)
-        cell = min(tests, key=lambda test: test.p_value)
+        cell = min(tests, key=_significance)
         if (level := min(smooth, default=NOTHING)).p_value < cell.p_value:
             edges = _edges(self.size, level.cells)
             cell = tally.worst(edges, level.cells)._replace(p_value=level.p_value)
         nats = max((level.nats for level in smooth), default=0.0)
-        nats = max(0.0, nats, two_cells(cell.share, cell.expected))
+        nats = max(0.0, nats, two_cells(cell.share, cell.expected, 0.5 / self.samples))
         return Scan(cell, min(1.0, cell.p_value * number), nats)
 
 
@@ -134,9 +134,9 @@ class Tally:
 
     def worst(self, edges: IntArray, number: int) -> Cell:
         """Returns the cell that differs most; `number` is that of all cells it is one of."""
-        chances = self._chances(edges)
-        worst = int(chances.argmin())
-        share, expected = (float(part[worst]) for part in self.shares(edges))
+        chances, (shares, samples) = self._chances(edges), self.shares(edges)
+        worst = int(np.lexsort((-np.abs(shares - samples), chances))[0])
+        share, expected = float(shares[worst]), float(samples[worst])
         p_value = min(1.0, float(chances[worst]) * number)
         return Cell(int(edges[worst]), int(edges[worst + 1]), share, expected, p_value)
 
@@ -155,7 +155,12 @@ class Tally:
         ratio = rows * relative_entropy(p, joint) + samples * relative_entropy(q, joint)
         bias = (cells - 1) / 2 * (1 / rows + 1 / samples)
         smoothed = (samples * q + 0.5) / (samples + 0.5 * cells)
-        p_value = max(TINY, float(chi2.sf(2 * ratio, cells - 1)))
+        scale, degrees = 1.0, cells - 1.0
+        if self.pool.weights is not None:
+            weight = self._cell_weights(_edges(self.pool.size, cells), p < joint)
+            scale, degrees = _scaled(weight / self.mass[-1] + 1 / samples, 1 / rows + 1 / samples)
+            degrees *= (cells - 1) / cells
+        p_value = max(TINY, float(chi2.sf(2 * ratio / scale, degrees)))
         return AllCells(p_value, relative_entropy(p, smoothed) - bias, cells)
 
     def _chances(self, edges: IntArray) -> FloatArray:
@@ -171,13 +176,15 @@ class Tally:
         p, q = self.shares(edges)
         joint = (pool.effective_rows * p + pool.samples * q) / (pool.effective_rows + pool.samples)
         joint = np.clip(joint, 1 / pool.size, 1 - 1 / pool.size)
-        mass, squares = np.diff(self.mass[edges]), np.diff(self.squares[edges])
-        weight = np.maximum(  # of a row in the cell: the mean of each row's, by its weight
-            squares / np.maximum(mass, TINY), self.squares[-1] / self.mass[-1]
-        )
+        weight = self._cell_weights(edges, p < joint)
         variance = joint * (1 - joint) * (weight / self.mass[-1] + 1 / pool.samples)
         trials = joint * (1 - joint) / variance
         return _binomial(p - q + joint, trials, joint)
+
+    def _cell_weights(self, edges: IntArray, holes: NDArray[np.bool_]) -> FloatArray:
+        mass, squares = np.diff(self.mass[edges]), np.diff(self.squares[edges])
+        least = float(self.squares[-1] / self.mass[-1])
+        return _cell_weights(mass, squares, least, holes, self.pool.weights)
 
 
 def scan_uniform(
@@ -190,25 +197,29 @@ def scan_uniform(
     """
     total = np.ones(len(ranks)) if weights is None else weights / weights.mean()
     groups = int(slices.max()) + 1
-    informative = np.square(np.bincount(slices, total, groups)) / np.bincount(
-        slices, total**2, groups
-    )
+    masses = np.bincount(slices, total, groups).astype(float)[:, None]
+    least = np.bincount(slices, total**2, groups)[:, None] / masses
+    informative = (masses / least)[:, 0]
     tests, smooth = [], [NOTHING]
     for cells in (2, 4, 8, 16, 32):
         if cells > ends or informative.min() < SMOOTH_ROWS * cells:
             break
         home = slices * cells + ranks * cells // ends
-        mass = np.bincount(home, total, groups * cells).reshape(groups, cells)
-        shares = mass / mass.sum(1, keepdims=True)
-        expected = np.full_like(shares, 1 / cells)
-        trials = np.broadcast_to(informative[:, None], shares.shape)
-        chances = _binomial(shares, trials, expected)
+        mass, squares = (
+            np.bincount(home, total**power, groups * cells).reshape(groups, cells).astype(float)
+            for power in (1, 2)
+        )
+        uniform = np.bincount(np.arange(ends) * cells // ends) / ends
+        shares, expected = mass / masses, np.broadcast_to(uniform, mass.shape)
+        weight = _cell_weights(mass, squares, least, shares < expected, weights)
+        chances = _binomial(shares, masses / weight, expected)
         group, cell = divmod(int(chances.argmin()), cells)
-        part = mass[group].sum() / mass.sum()
+        part = float(masses[group, 0] / masses.sum())
         chance = min(1.0, float(chances.min()) * chances.size)
-        part = float(part)
-        tests.append(Cell(group, cell, float(shares[group, cell]) * part, part / cells, chance))
-        smooth.append(_uniform_cells(shares, mass.sum(1) / mass.sum(), informative))
+        share = float(shares[group, cell]) * part
+        tests.append(Cell(group, cell, share, float(uniform[cell]) * part, chance))
+        scale = _scaled(weight / least, 1.0)
+        smooth.append(_uniform_cells(shares, uniform, masses[:, 0], informative, scale))
     if not tests:
         return None
     number = len(tests) + len(smooth) - 1
@@ -218,13 +229,48 @@ def scan_uniform(
     return Scan(worst, p_value, nats)
 
 
-def _uniform_cells(shares: FloatArray, parts: FloatArray, informative: FloatArray) -> AllCells:
+def _uniform_cells(
+    shares: FloatArray,
+    uniform: FloatArray,
+    masses: FloatArray,
+    informative: FloatArray,
+    scaled: tuple[float, float],
+) -> AllCells:
     groups, cells = shares.shape
-    relative = np.array([relative_entropy(p, np.full(cells, 1 / cells)) for p in shares])
-    statistic = float(2 * (informative * relative).sum())
+    relative = np.array([relative_entropy(p, uniform) for p in shares])
+    parts = masses / masses.sum()
+    statistic = float(2 * (informative * relative).sum()) / scaled[0]
     bias = float((parts * (cells - 1) / (2 * informative)).sum())
-    p_value = max(TINY, float(chi2.sf(statistic, groups * (cells - 1))))
+    p_value = max(TINY, float(chi2.sf(statistic, scaled[1] * (cells - 1) / cells)))
     return AllCells(p_value, float(parts @ relative) - bias, cells)
+
+
+def _cell_weights(
+    mass: FloatArray,
+    squares: FloatArray,
+    least: FloatArray | float,
+    holes: NDArray[np.bool_],
+    weights: FloatArray | None,
+) -> FloatArray:
+    """Returns the weight of a row in each cell: the mean of each row's, by its weight.
+
+    It is not below that of all rows. Rows that are missing in a hole may have been heavy ones.
+    """
+    weight = np.maximum(squares / np.maximum(mass, TINY), least)
+    if weights is None:
+        return weight
+    heavy = float((weights**3).sum() / (weights**2).sum())
+    return np.where(holes, np.maximum(weight, heavy), weight)
+
+
+def _scaled(variances: FloatArray, equal: float) -> tuple[float, float]:
+    """Returns the scale and the degrees of freedom of a sum of squares of unequal variances.
+
+    `equal` is the variance that the sum assumes (Satterthwaite 1946; Rao, Scott 1984).
+    """
+    ratios = variances / equal
+    total, squares = float(ratios.sum()), float(np.square(ratios).sum())
+    return squares / total, total**2 / squares
 
 
 def _levels(tally: Tally, coarsest: int, finest: int, *, shifted: bool) -> Iterator[Cell]:
@@ -245,7 +291,12 @@ def _ends(tally: Tally) -> Cell:
         for width in sizes
         for edges in ((0, width), (size - width, size))
     ]
-    return min(cells, key=lambda cell: cell.p_value, default=Cell(0, size, 1.0, 1.0, 1.0))
+    return min(cells, key=_significance, default=Cell(0, size, 1.0, 1.0, 1.0))
+
+
+def _significance(cell: Cell) -> tuple[float, float]:
+    """Returns what sorts cells; p-values that are too small to represent are equal."""
+    return max(cell.p_value, 1e-250), -two_cells(cell.share, cell.expected)
 
 
 def _edges(size: int, cells: int) -> IntArray:
@@ -262,9 +313,9 @@ def relative_entropy(p: FloatArray, q: FloatArray) -> float:
     return float((p[positive] * np.log(p[positive] / q[positive])).sum())
 
 
-def two_cells(p: float, q: float) -> float:
+def two_cells(p: float, q: float, least: float = 1e-6) -> float:
     """Returns the relative entropy of a cell and its complement, with shares p and q."""
-    q = min(max(q, 1e-6), 1 - 1e-6)
+    q = min(max(q, least), 1 - least)
     return relative_entropy(np.array([p, 1 - p]), np.array([q, 1 - q]))
 
 
