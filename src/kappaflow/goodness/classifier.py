@@ -1,11 +1,11 @@
 """The classifier two-sample test: can boosted trees separate rows from samples?"""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from kappaflow.goodness.deviation import Bounds
 from kappaflow.goodness.scan import FloatArray, IntArray, Pool
@@ -49,23 +49,28 @@ class Leaf(NamedTuple):
 def classified(
     features: FloatArray,
     pool: Pool,
-    train: Sequence[FloatArray] | None = None,
+    train: tuple[FloatArray, FloatArray, FloatArray | None] | None = None,
+    owners: IntArray | None = None,
     seed: int = 0,
 ) -> Classified:
     """Returns the scores of rows and samples.
 
-    `train` has other rows and samples to train the classifier on. Without them it is cross-fitted:
-    each quarter of rows and samples is scored by a classifier trained on the others.
+    `train` has other rows and samples to train the classifier on, and weights of the rows. Without
+    them it is cross-fitted: each quarter of rows and samples is scored by a classifier trained on
+    the others. `owners` is the row of each sample with the same context: both are in the same
+    quarter, or the contexts would show which rows are missing in the training.
     """
     rng = np.random.default_rng(seed)
     n, m = pool.rows, pool.samples
     logits, ranks = np.empty(n + m), np.empty(n + m)
     if train is not None:
-        model = _trained(train[0], train[1], None, rng)
+        model = _trained(*train, rng)
         logits = _logits(model, features)
         ranks = logits
     else:
-        folds = np.concatenate([rng.permutation(n) % FOLDS, rng.permutation(m) % FOLDS])
+        of_rows = rng.permutation(n) % FOLDS
+        of_samples = rng.permutation(m) % FOLDS if owners is None else of_rows[owners]
+        folds = np.concatenate([of_rows, of_samples])
         is_row = np.arange(n + m) < n
         for fold in range(FOLDS):
             others, own = folds != fold, np.flatnonzero(folds == fold)
@@ -73,7 +78,7 @@ def classified(
             model = _trained(features[others & is_row], features[others & ~is_row], weights, rng)
             logits[own] = _logits(model, features[own])
             # scores of different models are compared by their ranks in a quarter
-            ranks[own] = np.argsort(np.argsort(logits[own])) / len(own)
+            ranks[own] = rankdata(logits[own]) / len(own)
     order = np.lexsort((rng.random(n + m), ranks))
     auc, error = _auc(order, pool)
     nats, nats_error = _divergence(logits[:n], logits[n:], pool.weights)

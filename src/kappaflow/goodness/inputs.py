@@ -26,6 +26,7 @@ class Inputs:
     """Rows of a table with their context, weights and names, as tensors for a flow.
 
     `train` are rows that the flow was trained on, with their context; None if they are not known.
+    `train_weights` are their weights.
     """
 
     x: Tensor
@@ -34,6 +35,7 @@ class Inputs:
     weights: FloatArray | None = None
     columns: tuple[str, ...] = ()
     context_columns: tuple[str, ...] = ()
+    train_weights: FloatArray | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -82,11 +84,19 @@ def opened(
                 f"{len(rows)}."
             )
         pair: Any = train if isinstance(train, tuple) else (train, None)
-        trained = None if train is None else plain_tensors(named, *pair)
+        is_plain = pair[0] is None or isinstance(pair[0], PLAIN)
+        learned = pair[0] if is_plain else read_rows("train", pair[0])
+        trained = None if learned is None else plain_tensors(named, learned, pair[1])
         yield (
             own,
             Inputs(
-                rows[:, : own.event_shape[0]], given, trained, weights, columns, context_columns
+                rows[:, : own.event_shape[0]],
+                given,
+                trained,
+                weights,
+                columns,
+                context_columns,
+                learned.weights if isinstance(learned, Table) else None,
             ),
         )
 

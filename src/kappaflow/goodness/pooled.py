@@ -76,7 +76,7 @@ class Pooled:
         return (*self.columns, *self.context_columns)
 
     def ordered(self, feature: int) -> IntArray:
-        """Returns the order of rows and samples by a column."""
+        """Returns the order of rows and samples by a column; that of equal values is random."""
         if feature not in self._orders:
             self._orders[feature] = self.order_of(self.features[:, feature])
         return self._orders[feature]
@@ -151,12 +151,12 @@ def pooled(flow: Flow, inputs: Inputs, limit: int | None = None, seed: int = 0) 
         context_columns=inputs.context_names,
         context=None if context is None else to_array(context),
         weights=None if weights is None else weights / weights.mean(),
-        encoded=None if _is_coarse(to_array(x), grids) else encoded,
+        encoded=None if is_coarse(to_array(x), grids) else encoded,
         grids=grids,
     )
 
 
-def _is_coarse(rows: FloatArray, grids: Grids) -> bool:
+def is_coarse(rows: FloatArray, grids: Grids) -> bool:
     """Returns whether a flow can resolve the grid of a column, and put density on its values."""
     return any(step > COARSE * rows[:, j].std() for j, (_, step) in grids.items())
 

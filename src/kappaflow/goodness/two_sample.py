@@ -43,6 +43,7 @@ SMOOTH_CELLS = 16  # of the test whose smallest visible divergence is stated
 OF_SCORES = 4  # tests: of log_prob, by a classifier, in its boxes, and of overfitting
 NATS_IN_ALL = 0.015  # estimated divergence that matters, if any deviation is significant
 NATS_OVERFIT = 0.02  # divergence by overfitting that matters
+CROSS_FITTED = math.sqrt(2)  # times the error: quarters that are alike raise each other's AUC
 POWER = 2.0  # standard errors by which a deviation exceeds what is significant, to be seen
 
 
@@ -164,12 +165,13 @@ def compare_samples(
         result = scan_pair(both, first, second)
         names = (both.names[result.first], both.names[result.second])
         family.add(_of_scan("pair", names, result.region, result.scan, both), pairs)
-    train = inputs.train
-    others = None if train is None else _training(flow, train, both, limit, seed)
+    others = None
+    if inputs.train is not None:
+        others = _training(flow, inputs.train, inputs.train_weights, both, limit, seed)
     _add_scores(family, both)
     result = _add_classifier(family, both, others, seed)
     gap = None if others is None else _add_overfitting(family, both, others)
-    return _summary(family, both, marginals, result, gap), both
+    return _summary(family, both, marginals, result, gap, others), both
 
 
 def _columns(family: Family, both: Pooled) -> Iterator[Marginal]:
@@ -197,12 +199,21 @@ class Training(NamedTuple):
     samples: FloatArray
     encoded_rows: FloatArray | None
     encoded_samples: FloatArray | None
+    weights: FloatArray | None
 
 
-def _training(flow: Flow, train: Rows, both: Pooled, limit: int | None, seed: int) -> Training:
+def _training(
+    flow: Flow,
+    train: Rows,
+    weights: FloatArray | None,
+    both: Pooled,
+    limit: int | None,
+    seed: int,
+) -> Training:
     generator = stream(seed, 1)
     x, context = train
     index = torch.randperm(len(x), generator=generator)[: limit or MOST_TRAIN_ROWS]
+    shares = None if weights is None else weights[index.numpy()]
     x = x[index].to(flow.device, flow.dtype)
     given = None if context is None else context[index].to(flow.device, flow.dtype)
     twice = None if given is None else given.repeat(2, 1)
@@ -212,9 +223,9 @@ def _training(flow: Flow, train: Rows, both: Pooled, limit: int | None, seed: in
     if given is not None and twice is not None:
         rows, drawn = np.hstack([rows, to_array(given)]), np.hstack([drawn, to_array(twice)])
     if both.encoded is None:
-        return Training(rows, drawn, None, None)
+        return Training(rows, drawn, None, None, shares)
     parts = encoded_by(flow, x, given), encoded_by(flow, samples, twice)
-    return Training(rows, drawn, *parts)
+    return Training(rows, drawn, *parts, shares)
 
 
 def _add_classifier(
@@ -225,8 +236,10 @@ def _add_classifier(
         features = np.hstack([features, both.encoded])
     if others is not None:
         parts = (others.rows, others.encoded_rows), (others.samples, others.encoded_samples)
-        trained_on = [np.hstack([part for part in pair if part is not None]) for pair in parts]
-    result = classified(features, both.pool, trained_on, seed)
+        rows, samples = (np.hstack([part for part in pair if part is not None]) for pair in parts)
+        trained_on = rows, samples, others.weights
+    owners = None if both.context is None else np.arange(both.pool.samples) % both.pool.rows
+    result = classified(features, both.pool, trained_on, owners, seed)
     found = _of_scan("classifier", (), (), both.pool.scan(result.order), both)
     text = (
         f"A classifier separates samples from held-out rows: its AUC is {result.auc:.3f} ± "
@@ -234,6 +247,8 @@ def _add_classifier(
     )
     by_auc = float(norm.sf((result.auc - 0.5) / max(result.standard_error, 1e-9)))
     p_value = min(1.0, 2 * min(found.p_value, by_auc))
+    if others is None:
+        p_value = float(norm.sf(norm.isf(p_value) / CROSS_FITTED))
     nats = max(result.nats, found.nats)
     family.add(replace(found, sentence=text, nats=nats, p_value=p_value), OF_SCORES)
     if others is not None:  # trees that were cross-fitted know the rows in their boxes
@@ -264,17 +279,19 @@ def _add_overfitting(family: Family, both: Pooled, others: Training) -> Gap | No
     scores, n = both.scores, both.pool.rows
     if scores is None or others.encoded_rows is None:
         return None
-    parts = (both.features[:n], scores[:n]), (both.features[n:], scores[n:])
-    gap = gap_of((others.rows, others.encoded_rows[:, 0]), *parts, both.weights)
+    if (both.weights is None) != (others.weights is None):
+        return None  # means of rows with and without weights cannot be compared
+    train = others.rows, others.encoded_rows[:, 0]
+    held_out = both.features[:n], scores[:n]
+    gap = gap_of(train, held_out, len(both.columns), both.weights, others.weights)
     nats = gap.nats / 2
     text = (
         f"The flow overfits: it scores its training rows {gap.nats:.3f} ± "
         f"{gap.standard_error:.3f} nats per row higher than held-out rows. This alone costs about "
         f"{nats:.2f} nats."
     )
-    p_value = float(norm.sf(gap.nats / gap.standard_error)) if gap.standard_error > 0 else 1.0
     if nats >= NATS_OVERFIT:
-        found = Deviation("overfitting", (), (), 1.0, 1.0, n, p_value, nats, sentence=text)
+        found = Deviation("overfitting", (), (), 1.0, 1.0, n, gap.p_value, nats, sentence=text)
         family.add(found, OF_SCORES)
     return gap
 
@@ -285,13 +302,15 @@ def _summary(
     marginals: tuple[Marginal, ...],
     result: Classified,
     gap: Gap | None,
+    others: Training | None,
 ) -> TwoSample:
     of_overfitting = 0.0 if gap is None else max(0.0, gap.nats / 2)
     not_checked = []
     if both.scores is None:
         not_checked.append("the distribution of log_prob, because this flow has no exact one")
     if gap is None and both.scores is not None:
-        not_checked.append("overfitting, because the training rows are not known")
+        why = "are not known" if others is None else "should have weights as the others do"
+        not_checked.append(f"overfitting, because the training rows {why}")
     shown = [one.nats for one in family.deviations if one.test != "overfitting"]
     nats = max([0.0, result.nats, *shown]) + of_overfitting
     level = worst_level([one.level for one in family.deviations])
