@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.stats import kstest
+from scipy.stats import kstest, kstwobign
 from torch import Tensor
 
 from kappaflow._checks import positive_int
@@ -17,7 +17,15 @@ from kappaflow.flows.rows import Data
 from kappaflow.goodness.deviation import Deviation, Level, interval_phrase, worst_level
 from kappaflow.goodness.family import Family
 from kappaflow.goodness.inputs import Inputs, opened
-from kappaflow.goodness.pooled import encoded_by, samples_of, stream, to_array
+from kappaflow.goodness.pooled import (
+    encoded_by,
+    grids_of,
+    is_coarse,
+    on_grids,
+    samples_of,
+    stream,
+    to_array,
+)
 from kappaflow.goodness.scan import FloatArray, IntArray, Scan, scan_uniform
 from kappaflow.results import to_plain
 from kappaflow.summary import Facts, PlottedSummary
@@ -62,7 +70,7 @@ class Calibration(PlottedSummary):
     Attributes:
         level: Whether the ranks are uniform ("good"), or the flow needs "care", or is "bad".
         rows: Number of held-out rows.
-        samples: Number of samples for each row; without a context all rows share the samples.
+        samples: Number of samples for each row.
         columns: Names of the columns.
         p_values: By column, and for "highest density" and "random reference", the p-value of
             uniform ranks (Kolmogorov-Smirnov).
@@ -136,8 +144,8 @@ def calibration(
 
     Args:
         flow: A flow of a table, or anything that `kappaflow.wrap` takes.
-        x: Held-out rows, (B, D), at least 30, as for `kappaflow.two_sample`; the first 2,000 are
-            used.
+        x: Held-out rows, (B, D), at least 30, as for `kappaflow.two_sample`; at most 2,000 are
+            used, chosen at random.
         context: Context of each row, (B, C), for a conditional flow.
         samples: Samples at the context of each row. One less than a power of 2 is best.
         seed: Seed of the samples.
@@ -169,13 +177,15 @@ def calibration(
 def calibrate(
     flow: Flow, inputs: Inputs, groups: int = 1, *, samples: int = SAMPLES, seed: int = 0
 ) -> Calibration:
-    """Returns the calibration at the first 2,000 rows.
+    """Returns the calibration at 2,000 rows at most.
 
     `groups` is the number of groups of tests that share the probability of a false alarm.
     """
-    x, context, weights = inputs.x[:MOST_ROWS], inputs.context, inputs.weights
-    context = None if context is None else context[:MOST_ROWS]
-    weights = None if weights is None else weights[:MOST_ROWS]
+    x, context, weights = inputs.x, inputs.context, inputs.weights
+    if len(x) > MOST_ROWS:
+        index = torch.randperm(len(x), generator=stream(seed, 3))[:MOST_ROWS].sort().values
+        x, context = x[index], None if context is None else context[index]
+        weights = None if weights is None else weights[index.numpy()]
     names, context_names = inputs.names, inputs.context_names
     given = np.zeros((len(x), 0)) if context is None else to_array(context)
     by_name = _ranks(flow, x, context, names, samples, seed)
@@ -192,7 +202,7 @@ def calibrate(
         rows=len(x),
         samples=samples,
         columns=names,
-        p_values={name: float(kstest(u, "uniform").pvalue) for name, u in uniform.items()},
+        p_values={name: _kolmogorov(u, weights) for name, u in uniform.items()},
         coverages=COVERAGES,
         covered={name: _covered(name, u, weights) for name, u in uniform.items()},
         band=math.sqrt(math.log(2 / CONFIDENCE) / (2 * rows)),
@@ -220,11 +230,14 @@ def _ranks(
     The order is that of each column, of the density, and of the distance from a random reference,
     which is another row.
     """
-    generator = stream(seed, 2)
-    rows, count = to_array(x), max(1, 8_192 // samples)
-    references = rows[np.random.default_rng(seed).permutation(len(rows))]
+    generator, rng = stream(seed, 2), np.random.default_rng(seed)
+    grids = grids_of(to_array(x))
+    rows, count = on_grids(to_array(x), grids, rng), max(1, 8_192 // samples)
+    cycle, references = rng.permutation(len(rows)), np.empty_like(rows)
+    references[cycle] = rows[np.roll(cycle, 1)]
     spread = np.maximum(rows.std(0), 1e-300)
     has_density = flow.likelihood == "exact" and flow.augment is None
+    has_density = has_density and not is_coarse(to_array(x), grids)
     results: list[FloatArray] = []
     for start in range(0, len(x), count):
         part = slice(start, start + count)
@@ -232,7 +245,7 @@ def _ranks(
         given = None if context is None else context[part]
         repeated = None if given is None else given.repeat_interleave(samples, 0)
         drawn = samples_of(flow, len(own) * samples, repeated, generator)
-        values = to_array(drawn).reshape(len(own), samples, -1)
+        values = on_grids(to_array(drawn), grids, rng).reshape(len(own), samples, -1)
         below = [(values < own[:, None]).sum(1)]
         if has_density:
             scores = encoded_by(flow, drawn, repeated)[:, 0].reshape(len(own), samples)
@@ -248,6 +261,18 @@ def _ranks(
 def _spread(ranks: IntArray, samples: int, rng: np.random.Generator) -> FloatArray:
     """Returns ranks as numbers from 0 to 1, spread evenly over the step of each."""
     return (ranks + rng.random(len(ranks))) / (samples + 1)
+
+
+def _kolmogorov(u: FloatArray, weights: FloatArray | None) -> float:
+    """Returns the p-value of uniform numbers; weights count as fewer rows (Kish 1965)."""
+    if weights is None:
+        return float(kstest(u, "uniform").pvalue)
+    order = np.argsort(u)
+    above = np.cumsum(weights[order]) / weights.sum()
+    below = above - weights[order] / weights.sum()
+    distance = max(float((above - u[order]).max()), float((u[order] - below).max()))
+    rows = weights.sum() ** 2 / np.square(weights).sum()
+    return float(kstwobign.sf(math.sqrt(rows) * distance))
 
 
 def _total(u: FloatArray, weights: FloatArray | None) -> float:
@@ -271,10 +296,9 @@ def _deviations(ranks: Ranks) -> Iterator[Deviation]:
         if whole is not None:
             yield _described(ranks, name, whole, None, np.ones(n, bool))
         for j, context in enumerate(ranks.context_columns):
-            position = np.argsort(np.argsort(ranks.context[:, j], kind="stable"), kind="stable")
             results = [
                 (scan_uniform(own, ranks.samples + 1, home, ranks.weights), home)
-                for home in (position * slices // n for slices in SLICES[1:])
+                for home in (_slices(ranks.context[:, j], slices) for slices in SLICES[1:])
             ]
             scans = [(scan, home) for scan, home in results if scan is not None]
             if scans:
@@ -283,8 +307,15 @@ def _deviations(ranks: Ranks) -> Iterator[Deviation]:
                 inside = home == best.cell.start
                 values = ranks.context[inside, j]
                 ends = float(values.min()), float(values.max())
-                phrase = f"{context} is {interval_phrase(*ends)}"
+                at = interval_phrase(*ends) if ends[0] < ends[1] else f"{ends[0]:.6g}"
+                phrase = f"{context} is {at}"
                 yield _described(ranks, name, best, phrase, inside)
+
+
+def _slices(values: FloatArray, slices: int) -> IntArray:
+    """Returns the number of the slice of each value; equal values are in the same slice."""
+    before = np.searchsorted(np.sort(values), values)
+    return np.unique(before * slices // len(values), return_inverse=True)[1]
 
 
 def _described(
@@ -292,17 +323,18 @@ def _described(
 ) -> Deviation:
     """Returns a scan of ranks as a deviation, which says how predictions are wrong."""
     u = (ranks.by_name[name][inside] + 0.5) / (ranks.samples + 1)
+    weights = None if ranks.weights is None else ranks.weights[inside]
     at = f" where {where}" if where else ""
     test = "coverage" if name in {HIGHEST, RANDOM} else "pit"
     return Deviation(
         test, (), (), scan.cell.share, scan.cell.expected, int(inside.sum()), scan.p_value,
-        scan.nats, _sentence(name, u, at), f"{name}{at}",
+        scan.nats, _sentence(name, u, weights, at), f"{name}{at}",
     )  # fmt: skip
 
 
-def _sentence(name: str, u: FloatArray, at: str) -> str:
+def _sentence(name: str, u: FloatArray, weights: FloatArray | None, at: str) -> str:
     if name == HIGHEST:
-        share = float((u >= 0.5).mean())
+        share = float(np.average(u >= 0.5, weights=weights))
         return (
             f"The regions of highest density that should hold half of the held-out rows hold "
             f"{100 * share:.0f} %{at}."
@@ -312,21 +344,23 @@ def _sentence(name: str, u: FloatArray, at: str) -> str:
             f"Held-out rows are not where samples are{at}: ranks of their distances from random "
             "references are not uniform (TARP)."
         )
-    central, mean = float((np.abs(u - 0.5) <= 0.25).mean()), float(u.mean())
+    central = float(np.average(np.abs(u - 0.5) <= 0.25, weights=weights))
+    mean = float(np.average(u, weights=weights))
+    below = 100 * float(np.average(u < 0.5, weights=weights))
     how = "too wide" if central > 0.5 else "too narrow"
     if abs(mean - 0.5) > abs(central - 0.5):
         how = "too low" if mean > 0.5 else "too high"
     return (
         f"Predictions of {name} are {how}{at}: {100 * central:.0f} % of the held-out rows lie in "
-        f"their central half, and {100 * float((u < 0.5).mean()):.0f} % below their median."
+        f"their central half, and {below:.0f} % below their median."
     )
 
 
 def _context_bins(ranks: Ranks, uniform: dict[str, FloatArray]) -> Iterator[ContextBin]:
     n = len(ranks.context)
     for j, context in enumerate(ranks.context_columns):
-        order = np.argsort(ranks.context[:, j], kind="stable")
-        for inside in np.array_split(order, min(CONTEXT_BINS, max(1, n // 25))):
+        home = _slices(ranks.context[:, j], min(CONTEXT_BINS, max(1, n // 25)))
+        for inside in (np.flatnonzero(home == part) for part in range(home.max() + 1)):
             values, shares = ranks.context[inside, j], None
             if ranks.weights is not None:
                 shares = ranks.weights[inside]
