@@ -101,6 +101,7 @@ def matcher(
     *,
     train: Tensor | Rows | None = None,
     weights: FloatArray | None = None,
+    train_weights: FloatArray | None = None,
     columns: Sequence[str] = (),
     context_columns: Sequence[str] = (),
 ) -> Match:
@@ -109,7 +110,7 @@ def matcher(
 
     def match(flow: Flow, x: Tensor, context: Tensor | None) -> Goodness:
         names = tuple(columns), tuple(context_columns)
-        return goodness_of(flow, Inputs(x, context, pair, weights, *names))
+        return goodness_of(flow, Inputs(x, context, pair, weights, *names, train_weights))
 
     return match
 

@@ -106,10 +106,11 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
 
 def table_matcher(flow: Flow, test: Table, train: Table | None) -> Match:
     """Returns the function that compares samples of a flow with rows of a table."""
-    rows = None if train is None else batch_of(in_proportion(train), flow)
+    rows = None if train is None else batch_of(train, flow)
     return matcher(
         train=None if rows is None else (rows.x, rows.context),
         weights=test.weights,
+        train_weights=None if train is None else train.weights,
         columns=test.columns,
         context_columns=test.context_columns,
     )
