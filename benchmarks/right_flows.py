@@ -65,7 +65,10 @@ KINDS: dict[str, tuple[Maker, str]] = {
     "classes": (lambda columns, seed: _spline(columns, seed, 2), "classes"),
     "rounded": (_linear, "rounded"),
     "weighted": (_linear, "weighted"),
-    "weighted conditional": (lambda columns, seed: _spline(columns, seed, 2), "continuous weighted"),
+    "weighted conditional": (
+        lambda columns, seed: _spline(columns, seed, 2),
+        "continuous weighted",
+    ),
 }
 
 
@@ -110,9 +113,7 @@ def compared(kind: str, seed: int) -> str:
     return goodness.level
 
 
-def right_flows(
-    number: int, seconds: float = 3_600.0, first: int = 0
-) -> dict[str, Counter[str]]:
+def right_flows(number: int, seconds: float = 3_600.0, first: int = 0) -> dict[str, Counter[str]]:
     """Returns how often right flows of each kind have each level.
 
     Args:
