@@ -97,7 +97,7 @@ def test_columns_with_bounds_or_noise_on_whole_numbers_are_left_out():
     table = load_table(x)
     (note,) = (note for note in prepare_table(table).notes if "hard edge" in note)
     assert note == (
-        "columns 'x0' (above 0), 'x2' (above 0) have rows up to a hard edge, which samples can "
+        "columns 'x0' (above 0) and 'x2' (above 0) have rows up to a hard edge, which samples can "
         "cross without bounds={'x0': 'positive', 'x2': 'positive'}"
     )
     bounded = prepare_table(table, bounds={"x0": "positive", "x2": "positive"})

@@ -96,7 +96,7 @@ def test_options_of_reading_are_not_for_a_table():
         examine(table, where="class=g")
 
 
-def test_a_table_of_two_values_is_not_left_without_a_column():
-    """A context needs a column to model."""
-    x = G.integers(0, 2, (200, 2))
-    assert examine(x).suggestions == {} and kf.data.examine is examine
+def test_no_suggestion_leaves_a_table_without_a_column():
+    """A context needs a column to model; too few rows make all columns depend on each other."""
+    assert examine(G.integers(0, 2, (200, 2))).suggestions == {} and kf.data.examine is examine
+    assert examine(G.normal(size=(3, 5))).suggestions == {}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.estimator import FlowDensity
 from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run
 
 SETTINGS = {"progress": False, "max_epochs": 1}
@@ -71,6 +72,10 @@ def test_bounds_and_noise_that_the_flow_has_are_no_findings(frame, tmp_path):
     assert of_data(diagnose_run(run.folder, str(path))[0].findings) == set()
     flow = kf.load(run.folder)
     assert of_data(kf.doctor(flow, frame).findings) == {("KF603", "note", "count")}
+    density = FlowDensity(repair="dequantize", depth=2, hidden=(4,), max_epochs=1)
+    counts = np.random.default_rng(0).poisson(0.7, (900, 1))
+    with pytest.warns(kf.errors.DataWarning):
+        assert of_data(density.fit(counts).diagnose(counts).findings) == set()
 
 
 def test_an_edge_that_the_flow_keeps_by_itself_is_no_finding():

@@ -68,7 +68,8 @@ class Examination(Summary, Sequence[Problem]):
     @cached_property
     def suggestions(self) -> dict[str, Any]:
         """Arguments of `kappaflow.fit_auto` that the problems suggest, such as `bounds`."""
-        exclude = [name for problem in self for name in problem.drop]
+        enough = len(self.table) > len(self.table.columns)  # else any column follows from others
+        exclude = [name for problem in self if enough for name in problem.drop]
         exclude += [name for p in self if p.code == "counts-rows" for name in p.columns]
         context = [
             n for p in self if p.code == "two-values" for n in p.columns if n not in exclude

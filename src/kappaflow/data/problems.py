@@ -108,13 +108,13 @@ def _edges(table: Table, edges: Domains) -> list[Problem]:
     """Returns one note about all columns with edges."""
     if not edges:
         return []
-    ends = [f"'{name}' ({domain.description})" for name, domain in edges.items()]
-    word, verb = ("column", "has") if len(ends) == 1 else ("columns", "have")
+    *ends, last = [f"'{name}' ({domain.description})" for name, domain in edges.items()]
+    shown = f"columns {', '.join(ends)} and {last} have" if ends else f"column {last} has"
     texts = {name: bound_text(domain) for name, domain in edges.items()}
     touched = [name for name in edges if edges[name].at_an_end(table.by_column[name]).any()]
     repair = f", and {option('repair', 'jitter')} for values on an edge" if touched else ""
     message = (
-        f"{word} {', '.join(ends)} {verb} rows up to a hard edge, which samples can cross without "
+        f"{shown} rows up to a hard edge, which samples can cross without "
         f"{option('bounds', texts)}{repair}"
     )
     return [_problem("edge", message, tuple(edges))]

@@ -45,7 +45,8 @@ def data_findings(
         return
     table = _named(data, columns) if isinstance(data, Tensor) else data
     if isinstance(source, Table):
-        table = replace(table, rows=source.rows, lines=source.lines, labels=source.labels)
+        kept = ("rows", "lines", "labels", "widths")
+        table = replace(table, **{name: getattr(source, name) for name in kept})
     known = {} if flow is None else domains_in(flow, table)
     examined = examine_table(table, known)
     if flow is not None and (kept := _edges_kept(flow, table, examined.edges)):
