@@ -214,9 +214,9 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
 
 
 def test_a_report_whose_numbers_do_not_fit_each_other_is_not_drawn(tmp_path):
-    """Each of them is a number, and the rows of the pairs are too short."""
+    """Each of them is a number, and a row of the point clouds is too short."""
     content = json.loads(GOLD.read_text())
-    content["charts"]["pairs"]["data"][0] = []
+    content["charts"]["corner"]["rows"][0] = []
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(kf.errors.FileError, match="its numbers do not fit each other"):
         draw_again(tmp_path)

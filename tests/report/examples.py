@@ -1,6 +1,7 @@
 """Reports, diagnoses and pages for the tests of this folder."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -72,13 +73,16 @@ def build_report(
     for row in charts["worst_rows"]["rows"]:
         row |= {"values": repeated(row["values"], len(few["columns"]))}
         row |= {"unusual": (names[-1], 57.0, 12.3)}
-    marginals = repeated(charts["marginals"], columns)
-    charts["marginals"] = [{**m, "column": n} for m, n in zip(marginals, names, strict=True)]
-    triangles = {k: [[r] * i for i in range(len(names[:12]))] for k, r in KNOWN.items()}
-    charts["correlations"] = {**few, "rows": rows, **triangles}
-    shape = (min(rows, 400), columns)
-    clouds = {k: np.resize(charts["pairs"][k], shape).tolist() for k in KNOWN}
-    charts["pairs"] = {"columns": names, **clouds}
+    compared, corner, drawn = charts["two_sample"], charts["corner"], min(columns, 5)
+    marginals = repeated(compared["marginals"], columns)
+    compared["marginals"] = [{**m, "column": n} for m, n in zip(marginals, names, strict=True)]
+    for key in ("frames", "row_shares", "sample_shares"):
+        corner[key] = repeated(corner[key], drawn)
+    clouds = {k: np.resize(corner[k], (min(rows, 400), drawn)).tolist() for k in KNOWN}
+    densities = repeated(corner["densities"], drawn * (drawn - 1) // 2)
+    charts["corner"] = {**corner, **clouds, "columns": names[:drawn], "densities": densities}
+    triangles = [[[r] * i for i in range(len(names[:12]))] for r in (0.3, 0.2)]
+    charts["correlations"] = {**few, "rows": rows, "data": triangles[0], "samples": triangles[1]}
     charts["latent"]["coordinates"] = repeated(charts["latent"]["coordinates"], columns)
     for name, table in profile.items():
         if isinstance(table, dict) and name != "predicted_round_trip":
@@ -91,7 +95,7 @@ def build_report(
     return changed(from_json(json.dumps(content)), **parts)
 
 
-KNOWN = {"data": 0.3, "samples": 0.2}  # correlations
+KNOWN = ("rows", "samples")
 
 
 def repeated(values: list, count: int) -> list:
@@ -106,6 +110,16 @@ def changed(report: Any, **parts: Any) -> Any:
         own = {key: parts.pop(key) for key in type(part).model_fields if key in parts}
         report = report.model_copy(update={name: part.model_copy(update=own)})
     return type(report).model_validate(dict(report) | parts)
+
+
+def renamed(result: Any, name: str) -> Any:
+    """Returns a comparison whose columns have another name."""
+    marginals = tuple(replace(part, column=name) for part in result.marginals)
+    deviations = tuple(
+        replace(part, columns=(name,) * len(part.columns), sentence=name, place=name)
+        for part in result.deviations
+    )
+    return replace(result, marginals=marginals, deviations=deviations)
 
 
 def with_wrong_samples():

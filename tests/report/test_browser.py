@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tests.report import examples
 from tests.report.conftest import CHROMIUM
-from tests.report.examples import NAN, build_report, changed
+from tests.report.examples import NAN, build_report, changed, renamed
 
 import kappaflow as kf
 from kappaflow.cli.app import main
@@ -41,7 +41,7 @@ NOTHING_FINITE = [
     {"epoch": i, "train_nll_standardized": NAN, "validation_nll_standardized": 1e300}
     for i in (1, 2)
 ]
-EMPTY = {"separations": [], "scores": [], "marginals": [], "findings": []}
+EMPTY = {"separations": [], "scores": [], "two_sample": None, "findings": []}
 PAGES = {
     "report": lambda: render(build_report()),
     "one of each": lambda: render(build_report(layers=1, epochs=1, columns=1)),
@@ -148,9 +148,9 @@ def test_long_words_do_not_widen_a_phone(open_page):
         findings=[finding],
         test=plain.result.test.model_copy(update={"name": word}),
         parts=[],
-        marginals=[m.model_copy(update={"column": word}) for m in plain.charts.marginals],
+        two_sample=renamed(plain.charts.two_sample, word),
         separations=[plain.result.separations[0].model_copy(update={"name": word})],
-        pairs=plain.charts.pairs.model_copy(update={"columns": [word, word]}),
+        corner=replace(plain.charts.corner, columns=(word, word)),
         profile=plain.profile.model_copy(update={"layers": [word] * 16}),
     )
     open_page(render(report), width=390)

@@ -104,7 +104,7 @@ def test_the_rows_of_a_diagnosis_are_named_once():
 def test_only_what_was_measured_is_drawn():
     """Without tables and profile there is no figure and no empty section."""
     complete = examples.healthy()
-    bare = dataclasses.replace(complete, tables={}, profile=None)
+    bare = dataclasses.replace(complete, tables={}, profile=None, goodness=None)
     html = render_diagnosis(bare)
     assert figures_of(html) == {} and 'data-figure="' not in html
     assert 'id="depth"' not in html and 'id="others"' not in html

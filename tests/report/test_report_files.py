@@ -1,6 +1,7 @@
 """Reports on disk."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -42,7 +43,7 @@ def test_numbers_that_are_not_finite_stay_what_they_are(tmp_path):
         profile=ProfileQuantiles(**profile),
         findings=[finding],
         test=report.result.test.model_copy(update={"nll_standardized": float("inf")}),
-        marginals=[report.charts.marginals[0].model_copy(update={"column": "NaN"})],
+        two_sample=replace(report.charts.two_sample, auc=float("nan"), not_checked=("NaN",)),
     )
     text = to_json(report)
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
@@ -51,7 +52,8 @@ def test_numbers_that_are_not_finite_stay_what_they_are(tmp_path):
     assert again.profile.layers == ["NaN", "b"]
     assert str(again.result.findings[0].evidence) == str(evidence)  # types, too
     assert again.result.test.nll_standardized == float("inf")
-    assert again.charts.marginals[0].column == "NaN"
+    assert math.isnan(again.charts.two_sample.auc)
+    assert again.charts.two_sample.not_checked == ("NaN",)
     assert to_json(again) == text
 
 

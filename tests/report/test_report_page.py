@@ -7,11 +7,11 @@ import re
 from dataclasses import replace
 
 import pytest
-from tests.report.examples import EVIL, INF, NAN, Page, build_report, changed
+from tests.report.examples import EVIL, INF, NAN, Page, build_report, changed, renamed
 
 from kappaflow.diagnosis import Comparison
 from kappaflow.finding import Finding
-from kappaflow.report.content import Latent, Pairs, Report
+from kappaflow.report.content import Latent, Report
 from kappaflow.report.files import render
 from kappaflow.report.result import Likelihood
 
@@ -25,10 +25,10 @@ def test_the_sections_stand_in_the_order_of_reading(usual):
     """A reader meets the verdict first and the settings last."""
     assert [attributes["id"] for tag, attributes in usual.tags if tag == "section"] == [
         "findings",
+        "samples",
         "about",
         "curves",
         "likelihood",
-        "samples",
         "depth",
         "latent-section",
         "glossary",
@@ -101,8 +101,8 @@ def test_names_with_script_tags_stay_text():
         about=plain.about.model_copy(update={"title": EVIL, "command": EVIL, "finished_at": EVIL}),
         notes=[EVIL],
         correlations=plain.charts.correlations.model_copy(update={"columns": [EVIL] * 3}),
-        marginals=[m.model_copy(update={"column": EVIL}) for m in plain.charts.marginals],
-        pairs=plain.charts.pairs.model_copy(update={"columns": [EVIL] * 3}),
+        two_sample=renamed(plain.charts.two_sample, EVIL),
+        corner=replace(plain.charts.corner, columns=(EVIL,) * 3),
         profile=profile,
         separations=[plain.result.separations[0].model_copy(update={"name": EVIL})],
         findings=[
@@ -200,8 +200,8 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(value):
         {"separations": [], "scores": []},
         {"findings": []},
         {"curves": []},
-        {"marginals": []},
-        {"pairs": Pairs(columns=[], data=[], samples=[])},
+        {"two_sample": None},
+        {"corner": None, "correlations": None},
         {"latent": Latent(edges=[], density=[], normal=[], coordinates=[], beyond_four=NAN)},
         {
             "curves": [
@@ -219,30 +219,19 @@ def test_reports_of_every_size_render(size):
     places = {a["data-figure"] for _, a in page.tags if "data-figure" in a}
     assert places == set(page.figures)
     if size == {"columns": 1}:  # has no other to be drawn against
-        assert not any(name.startswith("pair") for name in places) and "marginals" in places
+        assert not any(name.startswith("corner") for name in places) and "marginals" in places
 
 
 @pytest.mark.slow
 def test_a_page_of_very_many_columns_draws_those_that_differ_most():
     """A page of 300 columns stays readable and shows the worst column."""
     report = build_report(columns=300)
-    worst = report.charts.marginals[299]
-    shifted = worst.model_copy(update={"samples": worst.samples[12:] + worst.samples[:12]})
-    html = render(changed(report, marginals=[*report.charts.marginals[:299], shifted]))
-    assert sum(name.startswith("marginal") for name in Page(html).figures) == 40
-    assert 'title="column 300"' in html
-
-
-def test_the_clouds_of_points_stay_few():
-    """However many rows a report has, the page draws at most 6,000 points."""
-    figures = Page(render(build_report(rows=5000))).figures
-    points = sum(
-        len(trace["x"])
-        for name, f in figures.items()
-        if name.startswith("pair")
-        for trace in f["data"]
-    )
-    assert 3000 < points <= 6000
+    result = report.charts.two_sample
+    worst = replace(result.marginals[299], p_value=1e-20)
+    result = replace(result, marginals=(*result.marginals[:299], worst))
+    html = render(changed(report, two_sample=result))
+    assert sum(name.startswith("marginal") for name in Page(html).figures) == 12
+    assert 'title="column 300: p &lt; 10⁻¹²"' in html
 
 
 def test_the_settings_are_folded_at_the_end():
@@ -272,22 +261,18 @@ def test_the_page_says_when_and_how_it_was_made_and_from_which_data():
     assert not any(word in text for word in ("Trained:", "Command:", "SHA-256 of the data"))
 
 
-def test_the_largest_difference_of_two_correlations_is_named_first():
-    """In the sentence, in the table with its error, and as the first point cloud."""
+def test_the_largest_difference_of_two_correlations_comes_first():
+    """In a folded table with its error, without a judgment."""
     report = build_report(rows=104)
     data = [[0.5] * position for position in range(10)]
     samples = [[0.5] * position for position in range(10)]
     samples[7][2] = -0.5
     known = report.charts.correlations.model_copy(update={"data": data, "samples": samples})
     html = render(changed(report, correlations=known))
-    assert "The largest difference is that of column 3 and column 8: 0.50 in held-out" in html
-    assert "1 of 45 pairs differ by more than 3 standard errors." in html
-    table = html[html.index('id="correlations"') :]
+    table = html[html.index("Rank correlations (Spearman)") :]
     first = table[table.index("<tbody>") : table.index("</tr>", table.index("<tbody>"))]
     assert "column 3 and column 8" in first and "−1.00 ± 0.11" in first
-    figures = Page(html).figures
-    axes = [figures["pairs-1"]["layout"][axis]["title"]["text"] for axis in ("xaxis", "yaxis")]
-    assert axes == ["column 3", "column 8"]
+    assert "standard errors" not in table[: table.index("</details>")]
 
 
 def test_the_page_says_that_a_flow_is_worse_than_a_gaussian():

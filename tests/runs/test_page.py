@@ -44,7 +44,7 @@ def test_a_result_writes_its_page(result, tmp_path):
         "Mine", "held-out rows 30", "rows for comparison 270", "epochs 2 (best: ",
         "Likelihood over the epochs", "Compared row by row with a Gaussian",
         "The held-out rows are the validation rows", "Conditioning over depth", "&lt;b&gt;",
-        "Latent", "Samples against data", "Findings of the doctor",
+        "Latent", "Samples against held-out rows", "Findings of the doctor",
     ):  # fmt: skip
         assert part in text, part
     x = torch.tensor(result.validation.values, dtype=torch.float32)

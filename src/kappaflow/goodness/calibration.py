@@ -326,9 +326,11 @@ def _described(
     weights = None if ranks.weights is None else ranks.weights[inside]
     at = f" where {where}" if where else ""
     test = "coverage" if name in {HIGHEST, RANDOM} else "pit"
+    counts = np.histogram(u, BINS, (0, 1), weights=weights)[0]
+    histogram = tuple((counts / counts.sum()).tolist())
     return Deviation(
         test, (), (), scan.cell.share, scan.cell.expected, int(inside.sum()), scan.p_value,
-        scan.nats, _sentence(name, u, weights, at), f"{name}{at}",
+        scan.nats, _sentence(name, u, weights, at), f"{name}{at}", histogram,
     )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Deviation:
         nats: Estimated divergence that the test shows, in nats per row.
         sentence: The deviation as a sentence.
         place: Where it is, as text.
+        histogram: For "pit" and "coverage" the share of the rows in 16 bins of their ranks.
         level: "good" if chance explains the deviation or it is negligible, else "care" or "bad".
     """
 
@@ -45,6 +46,7 @@ class Deviation:
     nats: float
     sentence: str = ""
     place: str = ""
+    histogram: tuple[float, ...] = ()
     level: Level = "good"
 
     def among(self, tests: int) -> "Deviation":
@@ -110,7 +112,7 @@ def number(value: float, width: float) -> str:
     decimals = 1 - math.floor(math.log10(width)) if width > 0 else 6
     if not 0 <= decimals <= 8:
         return f"{value:.6g}"
-    return f"{value:,.{decimals}f}" if decimals else f"{value:,.0f}"
+    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
 def _count(expected: float) -> str:

@@ -10,11 +10,15 @@ class Family:
         self.groups = groups
         self.deviations: list[Deviation] = []
 
-    def add(self, deviation: Deviation, tests: int) -> None:
-        """Adds one of several tests of a group; the groups have equal shares, and their tests."""
+    def add(self, deviation: Deviation, tests: int) -> Deviation:
+        """Returns one of several tests of a group as the worst of all; significant ones are kept.
+
+        The groups have equal shares of the probability, and so have the tests of a group.
+        """
         deviation = deviation.among(tests * self.groups)
         if deviation.p_value <= FAMILY:
             self.deviations.append(deviation)
+        return deviation
 
     def sorted(self) -> tuple[Deviation, ...]:
         """Returns the significant deviations, the worst first."""

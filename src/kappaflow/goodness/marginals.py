@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kappaflow.goodness.deviation import Bounds
+from kappaflow.goodness.deviation import FAMILY, Bounds
 from kappaflow.goodness.pooled import Pooled
 from kappaflow.goodness.scan import FloatArray
 
@@ -24,6 +24,8 @@ class Marginal:
         samples: Share of the samples in each bin.
         pulls: Difference of both in standard errors, positive where samples are missing.
         worst: The region that differs most.
+        p_value: Probability of such a difference in any column, for a flow that is right: the
+            p-value of the column times the number of all tests.
     """
 
     column: str
@@ -32,12 +34,13 @@ class Marginal:
     samples: tuple[float, ...]
     pulls: tuple[float, ...]
     worst: Bounds
+    p_value: float = 1.0
 
 
-def marginal_of(both: Pooled, column: int, worst: Bounds) -> Marginal:
+def marginal_of(both: Pooled, column: int, worst: Bounds, p_value: float) -> Marginal:
     """Returns the histograms of a column."""
     values, n = both.features[:, column], both.pool.rows
-    edges = _edges(values, worst)
+    edges = _edges(values, worst if p_value <= FAMILY else (-np.inf, np.inf))
     home = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     weights: FloatArray = np.ones(n) if both.weights is None else both.weights
     bins = len(edges) - 1
@@ -45,7 +48,7 @@ def marginal_of(both: Pooled, column: int, worst: Bounds) -> Marginal:
     samples = np.bincount(home[n:], minlength=bins) / both.pool.samples
     pulls = _pulls(rows, samples, both)
     lists = [tuple(map(float, part)) for part in (edges, rows, samples, pulls)]
-    return Marginal(both.names[column], lists[0], lists[1], lists[2], lists[3], worst)
+    return Marginal(both.names[column], lists[0], lists[1], lists[2], lists[3], worst, p_value)
 
 
 def _edges(values: FloatArray, worst: Bounds) -> FloatArray:

@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy.stats import chi2, norm
 
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import Data
 from kappaflow.foreign import Wrapped
 from kappaflow.goodness.classifier import Classified, classified, leaves
+from kappaflow.goodness.corner import Corner, corner_of_deviations
 from kappaflow.goodness.deviation import (
     FAMILY,
     Bounds,
@@ -68,6 +70,7 @@ class TwoSample(PlottedSummary):
         smallest_share: Share of the rows in a narrow line that would just have been seen.
         smallest_nats: Divergence in nats that would just have been seen if it is smooth.
         not_checked: What was not compared, one phrase each.
+        corner: The columns of the worst deviations, two at a time; not in `to_dict`.
     """
 
     level: Level
@@ -83,6 +86,9 @@ class TwoSample(PlottedSummary):
     smallest_share: float
     smallest_nats: float
     not_checked: tuple[str, ...] = ()
+    corner: Annotated[Corner | None, Field(exclude=True)] = field(
+        default=None, repr=False, compare=False
+    )
 
     def _facts(self) -> Facts:
         return [
@@ -179,8 +185,9 @@ def _columns(family: Family, both: Pooled) -> Iterator[Marginal]:
         order = both.ordered(j)
         scan = both.pool.scan(order)
         region = _interval(both.features[:, j], order, scan)
-        family.add(_of_scan("column", (name,), (region,), scan, both), len(both.columns))
-        yield marginal_of(both, j, region)
+        deviation = _of_scan("column", (name,), (region,), scan, both)
+        deviation = family.add(deviation, len(both.columns))
+        yield marginal_of(both, j, region, deviation.p_value)
 
 
 def _add_scores(family: Family, both: Pooled) -> None:
@@ -330,6 +337,7 @@ def _summary(
         smallest_share=_smallest_share(both, family.groups),
         smallest_nats=_smallest_nats(both, family.groups),
         not_checked=tuple(not_checked),
+        corner=corner_of_deviations(both, family.sorted()),
     )
 
 

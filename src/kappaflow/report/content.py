@@ -3,6 +3,9 @@
 from typing import Generic, Literal, TypeVar
 
 from kappaflow.conditioning import ProfileQuantiles
+from kappaflow.goodness import Calibration, TwoSample
+from kappaflow.goodness.corner import Corner
+from kappaflow.goodness.given import GivenDensity
 from kappaflow.report.result import Result
 from kappaflow.results import Part
 
@@ -69,15 +72,6 @@ class WorstRows(Part):
     rows: list[WorstRow]
 
 
-class Marginal(Part):
-    """Histograms of one column for held-out data and samples, in the units of the data."""
-
-    column: str
-    edges: list[float]
-    data: list[float]
-    samples: list[float]
-
-
 class Correlations(Part):
     """Rank correlations (Spearman) of pairs of columns, among held-out rows and among samples.
 
@@ -93,14 +87,6 @@ class Correlations(Part):
     columns: list[str]
     left_out: int
     rows: int
-    data: list[list[float]]
-    samples: list[list[float]]
-
-
-class Pairs(Part):
-    """Rows of held-out data and the same number of samples, with the context last."""
-
-    columns: list[str]
     data: list[list[float]]
     samples: list[list[float]]
 
@@ -140,17 +126,21 @@ class TableCharts(Part):
     Attributes:
         worst_rows: The test rows with the lowest density.
         scores: Histograms for each of the separations.
-        marginals: Histograms of data and samples, one per column.
         correlations: Correlations among data and samples; None if there is no pair of columns.
-        pairs: Data and samples for scatter plots of two columns at a time.
+        two_sample: The comparison of samples with held-out rows; None if it was not made.
+        corner: Its columns, two at a time.
+        calibration: The ranks of held-out rows among samples; None for a flow without a context.
+        given: The first columns at three contexts; empty for a flow without a context.
     """
 
     worst_rows: WorstRows | None = None
     scores: list[ScoreDensities] = []
-    marginals: list[Marginal]
     correlations: Correlations | None = None
-    pairs: Pairs
     latent: Latent
+    two_sample: TwoSample | None = None
+    corner: Corner | None = None
+    calibration: Calibration | None = None
+    given: list[GivenDensity] = []
 
 
 class Report(Part, Generic[C]):

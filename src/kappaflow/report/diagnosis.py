@@ -25,6 +25,7 @@ from kappaflow.report.diagnosis_charts import (
     log_probs_chart,
 )
 from kappaflow.report.files import check_output_path
+from kappaflow.report.goodness import goodness_section
 from kappaflow.report.numbers import count, significant
 from kappaflow.report.page import (
     Card,
@@ -92,7 +93,9 @@ def render_diagnosis(diagnosis: Diagnosis, *, title: str = "A flow", points: str
     """Returns the page of a diagnosis, one HTML document that makes no request."""
     profile = None if diagnosis.profile is None else diagnosis.profile.quantiles()
     cards, over_depth, others = _place_charts(diagnosis, profile)
-    sections = [findings_section(cards, "Findings")]
+    sections, goodness = [findings_section(cards, "Findings")], diagnosis.goodness
+    if goodness is not None:
+        sections.append(goodness_section(goodness, goodness.two_sample.corner))
     if profile is not None:
         sections.append(depth_section(profile, points or "rows", over_depth))
     if others:

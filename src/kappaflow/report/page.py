@@ -96,6 +96,7 @@ class TextTable(NamedTuple):
     rows: Sequence[Sequence[str | Link | None]]
     title: str = ""
     scrolls: bool = False
+    is_prose: bool = False  # the first column is sentences
 
 
 class FactTable(NamedTuple):

@@ -1,13 +1,17 @@
 """Charts of a report on a table: single columns, scores of other rows, and the latent."""
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from kappaflow.goodness import Marginal
+from kappaflow.goodness.deviation import number
+from kappaflow.goodness.given import GivenDensity
 from kappaflow.report.charts import (
     DATA,
     INK,
+    MUTED,
     SAMPLES,
     Chart,
     Panel,
@@ -16,56 +20,107 @@ from kappaflow.report.charts import (
     line,
     single_chart,
 )
-from kappaflow.report.content import Latent, Marginal, ScoreDensities
-from kappaflow.report.numbers import drawable
+from kappaflow.report.content import Latent, ScoreDensities
+from kappaflow.report.numbers import drawable, significant
 from kappaflow.report.result import Separation
 
-MOST_MARGINALS = 40
+MOST_MARGINALS = 12
+NOTABLE = 3  # standard errors
+LOG_FROM = 1_000  # ratio of densities from which their axis is logarithmic
+LONGEST = 24  # characters of a name in a title
+LEAST_P = 1e-12
+ROWS = "held-out rows"
 
 
-def marginals_chart(parts: Sequence[Marginal]) -> Chart | None:
-    """Returns a histogram for each column; if there are many, for those that differ most."""
-    if not parts:
-        return None
-    different = sorted(parts, key=total_variation, reverse=True)[:MOST_MARGINALS]
-    names, left_out = {part.column for part in different}, ""
-    if len(parts) > MOST_MARGINALS:
-        left_out = (
-            f" The page shows the {MOST_MARGINALS} of {len(parts)} columns that differ most."
-        )
+def marginals_chart(parts: Sequence[Marginal], most: int = MOST_MARGINALS) -> Chart:
+    """Returns histograms of each column; if there are many, of those that differ most."""
+    worst = sorted(range(len(parts)), key=lambda i: parts[i].p_value)[:most]
+    left_out = ""
+    if len(parts) > most:
+        left_out = f" The page shows the {most} of {len(parts)} columns that differ most."
     return Chart(
         name="marginals",
         title="One column at a time",
-        caption="The outline should follow the filled shape, with its peaks, gaps and tails. A "
-        "smooth outline over separate peaks means that the flow connects what is separate in the "
-        f"data.{left_out}",
-        panels=[marginal_panel(part) for part in parts if part.column in names],
-        columns=4,
+        caption="Shares of held-out rows and of samples per unit of the column; the first and the "
+        "last bin also hold what lies beyond. Below are their differences in standard errors, "
+        "blue where samples are missing; one bin of 370 exceeds a dotted line by chance. p is "
+        "corrected for the number of tests: below 0.01, chance does not explain the difference."
+        f"{left_out}",
+        panels=[marginal_panel(parts[i]) for i in sorted(worst)],
         small=True,
-        height=150,
+        height=250,
     )
 
 
-def total_variation(part: Marginal) -> float:
-    """Returns the total variation distance of two histograms; 1 if it is unknown."""
-    with np.errstate(all="ignore"):
-        gaps = np.subtract(part.data, part.samples) * np.diff(part.edges)
-        total = float(np.abs(gaps).sum() / 2)
-    return total if math.isfinite(total) else 1.0
-
-
-def marginal_panel(part: Marginal, rows: str = "held-out data") -> Panel:
-    """Returns the histograms of one column, for data and for samples."""
-    return Panel(
-        title=part.column,
-        x="value (column's unit)",
-        y="density (per unit)",
-        y_range=(0, None),
+def marginal_panel(part: Marginal) -> Panel:
+    """Returns the histograms of a column with their differences in standard errors below."""
+    pulls, ends = np.array(part.pulls), (part.edges[0], part.edges[-1])
+    sides = ((np.maximum(pulls, 0), DATA), (np.minimum(pulls, 0), SAMPLES))
+    largest = max(NOTABLE + 1.0, float(np.abs(pulls).max()) * 1.1)
+    below = Panel(
+        x=part.column,
+        y="difference (SE)",
+        x_range=ends,
+        y_range=(-largest, largest),
         series=[
-            histogram(rows, part.edges, part.data, DATA, filled=True),
-            histogram("samples", part.edges, part.samples, SAMPLES, filled=False),
+            *[histogram("", part.edges, [*side], tone, filled=True) for side, tone in sides],
+            histogram("", part.edges, part.pulls, MUTED, filled=False),
+        ],
+        rules=[Rule(at=at) for at in (-NOTABLE, NOTABLE)],
+    )
+    title = f"{part.column[:LONGEST]}: {p_phrase(part.p_value)}"
+    return replace(densities_panel(part, title), x_range=ends, below=below)
+
+
+def densities_panel(part: Marginal | GivenDensity, title: str) -> Panel:
+    """Returns the histograms of a column; the axis is logarithmic if densities differ widely."""
+    widths = np.diff(part.edges)
+    densities = [np.array(shares) / widths for shares in (part.rows, part.samples)]
+    known = np.concatenate(densities)
+    low, high = known[known > 0].min(), known.max()
+    is_log = bool(high > LOG_FROM * low)
+    floor = float(low) / 10 if is_log else 0.0  # below a logarithmic axis
+    x = [part.edges[0], *part.edges]
+    lists = [[floor, *np.maximum(density, floor), floor] for density in densities]
+    return Panel(
+        title=title,
+        x=part.column,
+        y="density",
+        y_log=is_log,
+        y_range=(float(low) / 2, 2 * float(high)) if is_log else (0, None),
+        series=[
+            line(ROWS, x, lists[0], DATA, kind="area"),
+            line("samples", x, lists[1], SAMPLES, kind="steps"),
         ],
     )
+
+
+def given_chart(parts: Sequence[GivenDensity]) -> Chart | None:
+    """Returns the first columns at three contexts; None without any."""
+    if not parts:
+        return None
+    columns = list(dict.fromkeys(part.column for part in parts))
+    ordered = sorted(parts, key=lambda part: columns.index(part.column))
+    panels = [densities_panel(part, _context_phrase(part)) for part in ordered]
+    return Chart(
+        name="given",
+        title=f"Columns where {parts[0].context} is low, medium and high",
+        caption=f"{parts[0].count:,} held-out rows around the 10, 50 and 90 % quantiles of "
+        f"{parts[0].context}, and samples at their contexts.",
+        panels=panels,
+        small=True,
+        height=170,
+    )
+
+
+def _context_phrase(part: GivenDensity) -> str:
+    low, high = (number(end, part.high - part.low) for end in (part.low, part.high))
+    return f"{part.context[:LONGEST]}: {low} to {high}"
+
+
+def p_phrase(p_value: float) -> str:
+    """Returns a p-value as text, such as "p = 0.4"."""
+    return f"p = {significant(p_value, 2)}" if p_value >= LEAST_P else "p < 10⁻¹²"
 
 
 def separation_chart(part: Separation, scores: ScoreDensities, number: int) -> Chart:

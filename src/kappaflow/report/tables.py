@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 
+from kappaflow.goodness import Goodness
 from kappaflow.report.conditioning import conditioning_figures
 from kappaflow.report.content import Latent, Report, TableCharts, WorstRows
 from kappaflow.report.general import NO_LIKELIHOOD, joint_note, report_page
+from kappaflow.report.goodness import goodness_section
 from kappaflow.report.numbers import (
     count,
     fixed,
@@ -15,9 +17,8 @@ from kappaflow.report.numbers import (
     with_error,
 )
 from kappaflow.report.page import Block, Charts, Heading, KeyFigure, Page, Section, Text, TextTable
-from kappaflow.report.pairs import correlation_blocks, pair_blocks
 from kappaflow.report.result import AddedPadding, Result
-from kappaflow.report.table_charts import latent_charts, marginals_chart, separation_chart
+from kappaflow.report.table_charts import latent_charts, separation_chart
 
 TableReport = Report[TableCharts]
 
@@ -32,7 +33,7 @@ def table_page(report: TableReport, *, alone: bool) -> Page:
         figures=key_figures(report),
         likelihood=_likelihood_section(report),
         where=f"held-out rows, from the standardized columns on{padding}",
-        samples=[_samples_section(report.charts)],
+        first=[_samples_section(report.charts)],
         last=[_latent_section(report.charts.latent)],
         note=_curves_note(result),
         terms=("AUC",) if result.separations else (),
@@ -249,15 +250,11 @@ def _value(value: float) -> str:
 
 
 def _samples_section(charts: TableCharts) -> Section:
-    marginals = marginals_chart(charts.marginals)
-    blocks: list[Block] = [Text("No column was compared.")]
-    if marginals is not None:
-        text = "Samples of the flow and held-out rows, in the units of the columns."
-        blocks = [Text(text), Charts([marginals])]
-    if charts.correlations is not None:
-        blocks += correlation_blocks(charts.correlations)
-    blocks += pair_blocks(charts.pairs, charts.correlations)
-    return Section("samples", "Samples against data", blocks, link="Samples")
+    if charts.two_sample is None:
+        text = Text("Samples were not compared with held-out rows.")
+        return Section("samples", "Samples against held-out rows", [text], link="Samples")
+    goodness = Goodness(charts.two_sample, charts.calibration)
+    return goodness_section(goodness, charts.corner, charts.given, charts.correlations)
 
 
 def _latent_section(latent: Latent) -> Section:

@@ -23,12 +23,13 @@ from kappaflow.flows import (
 )
 from kappaflow.flows.base import sample_of
 from kappaflow.flows.standardization import standardization_log_det
+from kappaflow.goodness import Goodness
+from kappaflow.goodness.given import GivenDensity, given_densities
 from kappaflow.goodness.goodness import Match, matcher
+from kappaflow.goodness.inputs import Inputs
 from kappaflow.report.content import (
     Correlations,
     Latent,
-    Marginal,
-    Pairs,
     ScoreDensities,
     TableCharts,
     WorstRow,
@@ -49,7 +50,6 @@ from kappaflow.training.measure import mean, standard_error
 if TYPE_CHECKING:
     from kappaflow.runs.table_data import TableData
 
-PAIRED_ROWS, FEWEST_PAIRED_ROWS, PAIRED_VALUES = 400, 100, 20_000  # fewer rows of many columns
 CORRELATED_ROWS, CORRELATED_COLUMNS = 20_000, 40  # at most
 BINS = 40
 POINTS = 64  # rows at which conditioning is profiled
@@ -93,15 +93,29 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
         charts=TableCharts(
             worst_rows=worst_rows(data, nll),
             scores=[separation[1]] if separation else [],
-            marginals=marginals_of(shown, samples),
             correlations=correlations(shown, samples),
-            pairs=pairs_of(shown, samples, _paired_rows(shown)),
             latent=latent_of(flow, pictured),
+            given=_given(flow, data.test, test),
+            **_compared(diagnosis.goodness),
         ),
         diagnosis=diagnosis,
         points=few,
         condition={} if budget is None else _budget(flow, test, budget),
     )
+
+
+def _compared(goodness: Goodness | None) -> dict[str, Any]:
+    """Returns the charts of the comparison of samples with held-out rows."""
+    if goodness is None:
+        return {}
+    result = goodness.two_sample
+    return {"two_sample": result, "corner": result.corner, "calibration": goodness.calibration}
+
+
+def _given(flow: Flow, test: Table, rows: Batch) -> list[GivenDensity]:
+    names = test.columns, test.context_columns
+    inputs = Inputs(rows.x, rows.context, None, test.weights, *names)
+    return given_densities(flow, inputs)
 
 
 def table_matcher(flow: Flow, test: Table, train: Table | None) -> Match:
@@ -259,30 +273,6 @@ def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
     return auc, math.sqrt(max(0.0, variance) / (n * m))
 
 
-def marginals_of(test: Table, samples: np.ndarray) -> list[Marginal]:
-    """Returns histograms of each column for rows and for samples (N, columns)."""
-    results = []
-    for i, column in enumerate(test.columns):
-        data, drawn = test.values[:, i], samples[:, i]
-        edges = _edges(data)
-        results.append(
-            Marginal(
-                column=column,
-                edges=edges.tolist(),
-                data=_density(data, edges),
-                samples=_density(drawn, edges),
-            )
-        )
-    return results
-
-
-def _edges(values: np.ndarray) -> np.ndarray:
-    """Returns the edges of bins for all but the outermost half per cent on each side."""
-    low, high = np.quantile(values, [0.005, 0.995])
-    margin = 0.05 * (high - low) or 1.0
-    return np.linspace(low - margin, high + margin, BINS + 1)
-
-
 def _density(values: np.ndarray, edges: np.ndarray) -> list[float]:
     """Returns the density in each bin; values outside of the bins count in the total."""
     counts = np.histogram(values[np.isfinite(values)], bins=edges)[0]
@@ -327,25 +317,6 @@ def correlations(test: Table, samples: np.ndarray) -> Correlations | None:
 
 def _with_context(test: Table, samples: np.ndarray) -> np.ndarray:
     return samples if test.context is None else np.hstack([samples, test.context])
-
-
-def _paired_rows(test: Table) -> int:
-    rows = PAIRED_VALUES // len(test.all_columns)
-    return min(PAIRED_ROWS, max(FEWEST_PAIRED_ROWS, rows))
-
-
-def pairs_of(test: Table, samples: np.ndarray, rows: int) -> Pairs:
-    """Returns the first rows of data and the first samples, with their context."""
-    return Pairs(
-        columns=list(test.all_columns),
-        data=_rounded(test.all_values[:rows]),
-        samples=_rounded(_with_context(test, samples)[:rows]),
-    )
-
-
-def _rounded(values: np.ndarray) -> list[list[float]]:
-    """Returns rows with five significant digits, enough for a chart."""
-    return [[float(f"{value:.5g}") for value in row] for row in values]
 
 
 @torch.no_grad()

@@ -4,10 +4,12 @@ import html
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from kappaflow.report.numbers import (
     NOT_FINITE,
@@ -27,6 +29,9 @@ DATA, SAMPLES, STRETCH, SQUEEZE, WORST, WARNING, INK, MUTED = range(8)
 TONES = ("data", "samples", "stretch", "squeeze", "error", "warning", "ink", "muted")
 LONGEST_NAME = 60  # characters
 TEMPLATES = Path(__file__).parents[1] / "templates"
+CONTAINED = (0.99, 0.9, 0.5)  # shares inside of the lines of a contour
+SMOOTHING = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
+TINY = 1e-12
 FEW_POINTS, MANY_POINTS = 12, 64  # a line of few marks each point; marks of many are small
 
 
@@ -91,6 +96,48 @@ class Heat:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Contour:
+    """Lines of equal density, which contain 50, 90 and 99 % of it."""
+
+    name: str
+    density: Sequence[Sequence[float]]  # for each row of cells, the lowest first
+    x: tuple[float, float]  # ends of the cells
+    y: tuple[float, float]
+    tone: int = SAMPLES
+    kind: SeriesKind = "steps"  # the look in the legend
+
+    @property
+    def heights(self) -> list[list[float]]:
+        """The density, smoothed and transformed so that the three lines are at 1, 2 and 3."""
+        values = np.array(self.density)
+        for axis in (0, 1):
+            values = np.apply_along_axis(_smoothed, axis, values)
+        falling = np.sort(values, axis=None)[::-1]
+        inside = np.cumsum(falling) / max(falling.sum(), TINY)
+        index = np.searchsorted(inside, CONTAINED).clip(max=len(falling) - 1)
+        levels = np.log(falling[index] + TINY) + 1e-6 * np.arange(3)
+        known = [levels[0] - 5, *levels, levels[2] + 5]
+        return np.interp(np.log(values + TINY), known, range(5)).round(3).tolist()
+
+    @property
+    def centers(self) -> tuple[list[float], list[float]]:
+        """The centers of the cells along both axes."""
+        across, up = (
+            np.linspace(low, high, 2 * count + 1)[1::2].tolist()
+            for (low, high), count in ((self.x, len(self.density[0])), (self.y, len(self.density)))
+        )
+        return across, up
+
+
+@dataclass(frozen=True, kw_only=True)
+class Box:
+    """A region that is shaded; an axis without ends is shaded along all of its length."""
+
+    x: tuple[float, float]
+    y: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """A reference line across a panel: horizontal at a value of y, or vertical at a value of x."""
 
@@ -110,11 +157,14 @@ class Panel:
     y_log: bool = False
     series: Sequence[Series] = ()
     heat: Heat | None = None
+    contour: Contour | None = None
+    boxes: Sequence[Box] = ()
     rules: Sequence[Rule] = ()
     x_range: Ends = (None, None)  # an end that is None is chosen from the numbers
     y_range: Ends = (None, None)
     x_whole: bool = False  # mark only whole numbers
     remark: str = ""  # on what is not drawn, in addition to values that are not finite
+    below: "Panel | None" = None  # a lower panel with the same horizontal axis
 
     @property
     def vertical(self) -> list[Numbers]:
@@ -142,6 +192,7 @@ class Panel:
             return "A heat map." if self.heat.limit else "A picture."
         rules = [f"{rule.text}: {significant(rule.at)}" for rule in self.rules if rule.text]
         named = [series.description for series in self.series if series.name]
+        named += [f"{self.contour.name}: contours"] if self.contour else []
         drawn = "; ".join(named + rules)
         return f"{self.y} against {self.x}. {drawn}."
 
@@ -158,6 +209,21 @@ class Chart:
     share_y: bool = False  # the same vertical range in all panels
     small: bool = False  # small multiples: no legend in each, no numbers on hover
     height: int | None = 330  # of a panel on a page, in CSS pixels; None makes it square
+    ratios: Sequence[float] = ()  # heights of the rows of panels; equal by default
+
+    @property
+    def unstacked(self) -> "Chart":
+        """The chart with lower panels in rows of the grid between the others."""
+        if all(panel.below is None for _, _, panel in self.placed):
+            return self
+        rows, columns = self.grid
+        cells = [*self.panels, *[None] * (rows * columns - len(self.panels))]
+        panels: list[Panel | None] = []
+        for start in range(0, len(cells), columns):
+            upper = cells[start : start + columns]
+            panels += [panel and replace(panel, below=None, x="") for panel in upper]
+            panels += [panel and panel.below for panel in upper]
+        return replace(self, panels=panels, columns=columns, ratios=[2, 1] * rows)
 
     @property
     def placed(self) -> list[tuple[int, int, Panel]]:
@@ -202,10 +268,11 @@ class Chart:
         return all(heat is not None and heat.limit is None for heat in heats)
 
     @property
-    def entries(self) -> list[Series]:
-        """A series for each entry of the legend."""
-        named = {s.name: s for _, _, panel in self.placed for s in panel.series if s.name}
-        return list(named.values())
+    def entries(self) -> list[Series | Contour]:
+        """A series or a contour for each entry of the legend."""
+        panels = [panel for _, _, panel in self.placed]
+        listed = [s for panel in panels for s in (*panel.series, panel.contour) if s and s.name]
+        return [*{entry.name: entry for entry in listed}.values()]
 
 
 def _log_ends(numbers: Iterable[Sequence[float | None]]) -> tuple[float, float]:
@@ -280,6 +347,10 @@ def histogram(
 def single_chart(name: str, title: str, caption: str, **panel: Any) -> Chart:  # noqa: ANN401
     """Returns a chart with one panel; keywords are fields of `Panel`."""
     return Chart(name=name, title=title, caption=caption, panels=[Panel(**panel)])
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    return np.convolve(values, SMOOTHING, "same")
 
 
 def _numbers(values: Iterable[object]) -> Numbers:

@@ -15,7 +15,9 @@ from kappaflow.report.charts import (
     SAMPLES,
     TEMPLATES,
     TONES,
+    WARNING,
     Chart,
+    Contour,
     Heat,
     Panel,
     Rule,
@@ -78,12 +80,13 @@ def axes_of(chart: Chart, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib i
 
 def _draw_chart(figure: Any, chart: Chart, *, common_legend: bool) -> Any:  # noqa: ANN401
     """Returns the axes (rows, columns) of a chart on a figure; those without a panel are off."""
+    chart = chart.unstacked
     rows, columns = chart.grid
     size = ALONE if len(chart.panels) == 1 else SMALL if chart.small else AMONG
     width, height = PICTURE if chart.is_pictures else size
     figure.set_size_inches(max(columns * width, 4.0), rows * height)
-    cells = figure.subplots(rows, columns, squeeze=False)
-    is_alike = len({panel.y for _, _, panel in chart.placed}) == 1
+    cells = figure.subplots(rows, columns, squeeze=False, height_ratios=chart.ratios or None)
+    is_alike = len({(row, panel.y) for row, _, panel in chart.placed}) == rows
     for row, column, panel in chart.placed:
         _draw_panel(cells[row - 1, column - 1], panel, chart)
         if is_alike and column > 1:
@@ -114,8 +117,15 @@ def _draw_panel(ax: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
     ax.grid(axis="y")
     for series in panel.series:
         _draw_series(ax, series, panel)
+    if panel.contour is not None:
+        _draw_contour(ax, panel.contour)
     for rule in panel.rules:
         _draw_rule(ax, rule)
+    for box in panel.boxes:
+        low, high = box.y or (0, 1)
+        across = ax.transData if box.y else ax.get_xaxis_transform()
+        look = {"color": _color(WARNING), "alpha": 0.18, "linewidth": 0, "transform": across}
+        ax.fill_between(box.x, low, high, **look)
     ax.text(0.5, 0.5, panel.empty, ha="center", va="center", transform=ax.transAxes)
     x_ends, y_ends = chart.x_ends(panel), chart.y_ends(panel)
     ax.set(xlim=x_ends, ylim=y_ends)
@@ -165,6 +175,12 @@ def _draw_rule(ax: Any, rule: Rule) -> None:  # noqa: ANN401
     draw(rule.at, color=_color(MUTED), linewidth=1, linestyle=":", zorder=1)
     look = {"ha": side, "va": "bottom", "size": 7, "color": _color(MUTED), "xycoords": transform}
     ax.annotate(rule.text, at, **look)
+
+
+def _draw_contour(ax: Any, contour: Contour) -> None:  # noqa: ANN401
+    color = _color(contour.tone)
+    ax.contour(*contour.centers, contour.heights, levels=[1, 2, 3], colors=color, linewidths=1)
+    ax.plot([], [], color=color, label=contour.name)
 
 
 def _draw_heat(ax: Any, heat: Heat) -> None:  # noqa: ANN401

@@ -17,7 +17,10 @@ from kappaflow.report.charts import (
     MANY_POINTS,
     SAMPLES,
     TEMPLATES,
+    WARNING,
+    Box,
     Chart,
+    Contour,
     Ends,
     Heat,
     Numbers,
@@ -44,17 +47,34 @@ def draw(panel: Panel, chart: Chart) -> Content:
         _adapt_to_heat(layout, panel.heat)
         return {"data": [_heat_trace(panel.heat)], "layout": layout, "height": None}
     traces = [trace for series in panel.series for trace in _traces(series, panel)]
+    if panel.contour is not None:
+        traces.append(_contour_trace(panel.contour))
+    if panel.below is not None:
+        _add_below(traces, layout, draw(panel.below, chart))
     return {"data": traces, "layout": layout, "height": chart.height}
+
+
+def _add_below(traces: list[Content], layout: Content, lower: Content) -> None:
+    """Adds a lower panel to a figure, with its own vertical axis."""
+    axes = lower["layout"]
+    traces += [trace | {"yaxis": "y2", "showlegend": False} for trace in lower["data"]]
+    layout["yaxis"]["domain"], layout["xaxis"] = [0.4, 1], axes["xaxis"] | {"anchor": "y2"}
+    layout["yaxis2"] = axes["yaxis"] | {"domain": [0, 0.3], "nticks": 4}
+    layout["shapes"] += [shape | {"yref": "y2"} for shape in axes["shapes"]]
 
 
 def to_plotly(chart: Chart) -> Any:  # noqa: ANN401 - the import of plotly is slow
     """Returns a chart as one `plotly.graph_objects.Figure`, in the colors of a light page."""
     from plotly.subplots import make_subplots
 
+    chart = chart.unstacked
     rows, columns = chart.grid
     titles = [label(panel.title or chart.title) if panel else "" for panel in chart.panels]
     space = (0.3 if chart.small else 0.24) / rows
-    figure: Any = make_subplots(rows, columns, subplot_titles=titles, vertical_spacing=space)
+    heights = [*chart.ratios] or None
+    figure: Any = make_subplots(
+        rows, columns, subplot_titles=titles, vertical_spacing=space, row_heights=heights
+    )
     figure.update_annotations(font_size=11 if chart.small else 13, yshift=12)
     shown: set[str] = set()  # names in the legend
     for row, column, panel in chart.placed:
@@ -93,7 +113,8 @@ def _layout(panel: Panel, chart: Chart) -> Content:
     x_values = [v for series in panel.series for v in drawable(series.x) if v is not None]
     if panel.x_whole and x_values and max(x_values) - min(x_values) <= 7:
         x["dtick"] = 1
-    layout: Content = {"xaxis": x, "yaxis": y, "shapes": [_rule(rule) for rule in panel.rules]}
+    shapes = [*map(_shaded, panel.boxes), *map(_rule, panel.rules)]
+    layout: Content = {"xaxis": x, "yaxis": y, "shapes": shapes}
     if panel.empty:
         box = {"xref": "x domain", "yref": "y domain", "x0": 0, "x1": 1, "y0": 0, "y1": 1}
         text = {"text": panel.empty, "textposition": "middle center"}
@@ -127,6 +148,23 @@ def _rule(rule: Rule) -> Content:
     xanchor, yanchor = ("right", "top") if rule.axis == "y" else ("center", "bottom")
     text = {"text": label(rule.text), "xanchor": xanchor, "yanchor": yanchor}
     return shape | {f"{along}0": rule.at, f"{along}1": rule.at, "label": text}
+
+
+def _shaded(box: Box) -> Content:
+    """Returns a box as a shape; without ends it covers all of the vertical axis."""
+    low, high = box.y or (0, 1)
+    shape = {"type": "rect", "x0": box.x[0], "x1": box.x[1], "y0": low, "y1": high}
+    look = {"fillcolor": color(WARNING), "opacity": 0.18, "line": {"width": 0}}
+    return shape | look | ({} if box.y else {"yref": "y domain"})
+
+
+def _contour_trace(contour: Contour) -> Content:
+    x, y = contour.centers
+    name = label(contour.name)
+    trace: Content = {"type": "contour", "x": x, "y": y, "z": contour.heights, "name": name}
+    trace |= {"contours": {"start": 1, "end": 3, "size": 1, "coloring": "none"}}
+    trace |= {"line": {"color": color(contour.tone), "width": 1.5}, "hoverinfo": "skip"}
+    return trace | {"showscale": False, "legendgroup": name, "showlegend": name != ""}
 
 
 def _traces(series: Series, panel: Panel) -> list[Content]:

@@ -1,36 +1,28 @@
-"""Plots of results: the charts of the reports, drawn by matplotlib or plotly.
+"""Plots of flows and factorizations: conditioning, training, pairs of columns, latents."""
 
-Each function takes a result, or a flow and data. It returns a `matplotlib.axes.Axes`, or an array
-of them if there are several panels. This needs ``pip install "kappaflow[figures]"``. With
-``interactive=True`` it returns a `plotly.graph_objects.Figure` instead, which needs no further
-package.
+from collections.abc import Sequence
+from typing import Any, Literal
 
-A flow is a `Flow`, or what `fit`, `fit_auto` or `fit_energy` returned. Data are a tensor, array,
-data frame, `Table`, path or shipped name; for a conditional flow the pair (x, context). For a flow
-of images they are `Images`, their path or name, or a tensor.
-"""
-
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import Any, Literal, TypeVar
-
-import numpy as np
-import torch
-
-from kappaflow._checks import batch, one_of, positive_int
+from kappaflow._checks import one_of, positive_int
 from kappaflow.conditioning import Profile, Spectrum
 from kappaflow.conditioning import profile as measure_profile
 from kappaflow.conditioning import spectrum as measure_spectrum
-from kappaflow.conditioning.points import checked_flow, checked_points, measuring
+from kappaflow.conditioning.points import checked_points, measuring
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
 from kappaflow.data import Table
-from kappaflow.data.dataset import kind_of
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization
 from kappaflow.flows import Flow
-from kappaflow.report.charts import Chart
-from kappaflow.report.charts.matplotlib import axes_of
-from kappaflow.report.charts.plotly import to_plotly
+from kappaflow.goodness.corner import corner_of
+from kappaflow.plot.drawing import (
+    chosen_columns,
+    drawn,
+    flow_and_rows,
+    flow_of,
+    side_by_side,
+    spread,
+    trained_on,
+)
 from kappaflow.report.conditioning import (
     condition_chart,
     round_trip_chart,
@@ -45,15 +37,11 @@ from kappaflow.runs.table_content import (
     correlations,
     in_proportion,
     latent_of,
-    marginals_of,
-    pairs_of,
     samples_like,
 )
 from kappaflow.summary import register_view
-from kappaflow.training import Batch, EnergyResult, FitResult, batch_of
+from kappaflow.training import EnergyResult, FitResult, batch_of
 from kappaflow.training.rows import rows_for
-
-__all__ = ["depth_profile", "factorization", "latent", "pairs", "spectrum", "training"]
 
 MEASURED_ROWS = 64  # rows at which conditioning is measured
 LATENT_ROWS = 10_000
@@ -65,7 +53,6 @@ QUANTITIES = {
     "round_trip": round_trip_chart,
 }
 Quantity = Literal["condition_number", "singular_values", "round_trip"]
-T = TypeVar("T")
 
 
 @register_view("plot", Profile)
@@ -103,12 +90,12 @@ def depth_profile(
     """
     one_of("quantity", quantity, tuple(QUANTITIES))
     if not isinstance(profile, Profile):
-        flow, rows = _flow_and_rows(profile, x, MEASURED_ROWS)
+        flow, rows = flow_and_rows(profile, x, MEASURED_ROWS)
         profile = measure_profile(flow, rows.x, context=rows.context)
     elif x is not None:
         raise ArgumentError("'x' should be left out: a profile was measured at data already.")
     chart = QUANTITIES[quantity](profile.quantiles())
-    return _drawn(chart, ax, interactive=interactive)
+    return drawn(chart, ax, interactive=interactive)
 
 
 @register_view("plot", Spectrum)
@@ -144,7 +131,7 @@ def spectrum(
         ['largest', 'smallest']
     """
     if not isinstance(spectrum, Spectrum):
-        flow, rows = _flow_and_rows(spectrum, x, MEASURED_ROWS)
+        flow, rows = flow_and_rows(spectrum, x, MEASURED_ROWS)
         points, context = checked_points(flow, rows.x, rows.context)
         with measuring(flow):
             points = flow.standardization(points)[0]
@@ -153,7 +140,7 @@ def spectrum(
         spectrum = measure_spectrum(flow.core, points, context=context, k=ends)
     elif x is not None:
         raise ArgumentError("'x' should be left out: a spectrum was measured at data already.")
-    return _drawn(spectrum_chart(spectrum), ax, interactive=interactive)
+    return drawn(spectrum_chart(spectrum), ax, interactive=interactive)
 
 
 @register_view("plot", FitResult, EnergyResult)
@@ -182,7 +169,7 @@ def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> 
             f"'result' should be what fit or fit_energy returns, got {type(result).__name__}."
         )
     charts = learning_curves(result.history, result.best_epoch)
-    return _drawn(_side_by_side("training", "Learning curves", charts), interactive=interactive)
+    return drawn(side_by_side("training", "Learning curves", charts), interactive=interactive)
 
 
 def pairs(
@@ -221,22 +208,19 @@ def pairs(
         >>> len(figure.data)  # two for each density, and for the pair
         6
     """
-    own = _flow_of(flow)
+    own = flow_of(flow)
     positive_int("rows", rows)
-    table = in_proportion(rows_for(own, data, _trained_on(flow)))
-    table = table.select(_spread(len(table), rows))
+    table = in_proportion(rows_for(own, data, trained_on(flow)))
+    table = table.select(spread(len(table), rows))
     chosen = _columns(table, columns)
     with measuring(own):
         samples = samples_like(own, batch_of(table, own))
     shown = [table.columns.index(name) for name in chosen]
     part = Table(table.values[:, shown], tuple(chosen), table.rows, table.source)
     sampled = samples[:, shown]
-    chart = corner_chart(
-        pairs_of(part, sampled, len(part)),
-        marginals_of(part, sampled),
-        correlations(part, sampled),
-    )
-    return _drawn(chart, interactive=interactive)
+    corner = corner_of(chosen, part.values, sampled, points=len(part))
+    chart = corner_chart(corner, correlations(part, sampled), "data")
+    return drawn(chart, interactive=interactive)
 
 
 def latent(
@@ -268,10 +252,10 @@ def latent(
         >>> [trace.name for trace in figure.data][:2]
         ['rows', 'N(0, 1)']
     """
-    own, rows = _flow_and_rows(flow, x, LATENT_ROWS)
+    own, rows = flow_and_rows(flow, x, LATENT_ROWS)
     with measuring(own):
         charts = latent_charts(latent_of(own, rows), "rows")
-    return _drawn(_side_by_side("latent", "Latent", charts), interactive=interactive)
+    return drawn(side_by_side("latent", "Latent", charts), interactive=interactive)
 
 
 @register_view("plot", Factorization)
@@ -301,66 +285,11 @@ def factorization(factorization: Factorization, *, interactive: bool = False) ->
             "'factorization' should be what factor_linear returns, got "
             f"{type(factorization).__name__}."
         )
-    return _drawn(factorization_chart(factorization), interactive=interactive)
-
-
-def _drawn(chart: Chart, ax: Any = None, *, interactive: bool) -> Any:  # noqa: ANN401
-    if not interactive:
-        return axes_of(chart, ax)
-    if ax is not None:
-        raise ArgumentError("'ax' should be left out with interactive=True.")
-    return to_plotly(chart)
-
-
-def _side_by_side(name: str, title: str, charts: Iterable[Chart]) -> Chart:
-    """Returns the panels of several charts as one chart; each has the title of its chart."""
-    panels = [
-        replace(panel, title=panel.title or chart.title)
-        for chart in charts
-        for _, _, panel in chart.placed
-    ]
-    return Chart(name=name, title=title, panels=panels)
-
-
-def _flow_of(flow: object) -> Flow:
-    return checked_flow(flow.flow if isinstance(flow, FitResult | EnergyResult) else flow)
-
-
-def _trained_on(flow: object) -> Table | None:
-    train = flow.train if isinstance(flow, FitResult) else None
-    return train if isinstance(train, Table) else None
-
-
-def _flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  # noqa: ANN401
-    """Returns a flow and rows of data, evenly spaced and `most` at most, as tensors."""
-    own = _flow_of(flow)
-    if data is None:
-        raise ArgumentError("'x' should be given with a flow: the data to measure it at.")
-    if len(own.event_shape) == 1:
-        rows = batch_of(in_proportion(rows_for(own, data, _trained_on(flow))), own)
-    elif (kind := kind_of(data)) is not None:
-        rows = kind.load(data, own).batches(own)
-    else:
-        x, context = data if isinstance(data, tuple) else (data, None)
-        rows = Batch(batch("x", x, own.event_shape).to(own.device, own.dtype), context)
-    return own, rows.at(torch.from_numpy(_spread(len(rows), most)))
-
-
-def _spread(count: int, most: int) -> np.ndarray:
-    """Returns the positions of evenly spaced rows, all of them if there are few."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+    return drawn(factorization_chart(factorization), interactive=interactive)
 
 
 def _columns(table: Table, columns: Sequence[str | int] | None) -> list[str]:
     """Returns the names of the columns to show."""
     if columns is None:
         return list(table.columns[:MOST_COLUMNS])
-    if isinstance(columns, str) or not columns:
-        raise ArgumentError(f"'columns' should be a list of columns, got {columns!r}.")
-    numbers = dict(enumerate(table.columns))
-    names = [
-        numbers.get(column, column) if isinstance(column, int) else column for column in columns
-    ]
-    for name in names:
-        one_of("columns", str(name), table.columns)
-    return [str(name) for name in dict.fromkeys(names)]
+    return chosen_columns(columns, table.columns)

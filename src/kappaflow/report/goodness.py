@@ -1,0 +1,116 @@
+"""Samples against held-out rows: the section of pages, with the worst place at its top."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kappaflow.goodness import Deviation, Goodness, Marginal
+from kappaflow.goodness.corner import Corner
+from kappaflow.goodness.given import GivenDensity
+from kappaflow.report.calibration import contexts_chart, coverage_chart, pit_chart, ranks_panel
+from kappaflow.report.charts import Box, Chart, Panel
+from kappaflow.report.content import Correlations
+from kappaflow.report.numbers import significant
+from kappaflow.report.page import Block, Charts, Heading, Section, Text, TextTable
+from kappaflow.report.pairs import corner_chart, correlation_details, worst_pair_panel
+from kappaflow.report.table_charts import given_chart, marginal_panel, marginals_chart
+
+MOST_DEVIATIONS = 20
+AROUND = 4  # widths of the worst region that are shown on both sides of it
+
+
+def goodness_section(
+    goodness: Goodness,
+    corner: Corner | None,
+    given: Sequence[GivenDensity] = (),
+    correlations: Correlations | None = None,
+) -> Section:
+    """Returns the comparison of samples with held-out rows: the worst place, tables and charts."""
+    result, calibration = goodness.two_sample, goodness.calibration
+    deviations, worst = goodness.deviations, _worst_chart(goodness, corner)
+    blocks: list[Block] = [Text(_summary(goodness))]
+    if worst is not None:
+        blocks.append(Charts([worst]))
+    if deviations:
+        blocks.append(_deviation_table(deviations))
+    blocks.append(Text(goodness.resolution, style="quiet"))
+    at_contexts, charts = given_chart(given), [marginals_chart(result.marginals)]
+    if corner is not None and len(corner.columns) > 1:
+        charts.append(corner_chart(corner, correlations))
+    blocks.append(Charts(charts, wide=True))
+    if correlations is not None:
+        blocks.append(correlation_details(correlations))
+    if calibration is not None:
+        known = (coverage_chart(calibration), pit_chart(calibration), contexts_chart(calibration))
+        blocks.append(Heading("Calibration", id="calibration"))
+        blocks.append(Charts([chart for chart in known if chart is not None]))
+    if at_contexts is not None:
+        blocks.append(Charts([at_contexts], wide=True))
+    return Section("samples", "Samples against held-out rows", blocks, link="Samples")
+
+
+def _summary(goodness: Goodness) -> str:
+    result = goodness.two_sample
+    text = (
+        f"{result.rows:,} held-out rows are compared with {result.samples:,} samples, in the "
+        "units of the columns."
+    )
+    if goodness.deviations:
+        return text
+    return f"{text} No test of columns, pairs or all columns together finds a difference."
+
+
+def _deviation_table(deviations: Sequence[Deviation]) -> TextTable:
+    rows = [
+        [one.sentence, one.level, significant(one.p_value, 1), significant(one.nats, 2)]
+        for one in deviations[:MOST_DEVIATIONS]
+    ]
+    columns = ("Where samples and rows differ", "Level", "p-value", "Nats per row")
+    return TextTable(columns, rows, is_prose=True)
+
+
+def _worst_chart(goodness: Goodness, corner: Corner | None) -> Chart | None:
+    """Returns a picture of the most severe deviation that has one."""
+    marginals = {part.column: part for part in goodness.two_sample.marginals}
+    for deviation in goodness.deviations:
+        panel = _picture(deviation, marginals, corner)
+        if panel is not None:
+            return Chart(
+                name="worst",
+                title=f"The worst place: {deviation.place}",
+                caption=deviation.sentence,
+                panels=[panel],
+            )
+    return None
+
+
+def _picture(
+    deviation: Deviation, marginals: dict[str, Marginal], corner: Corner | None
+) -> Panel | None:
+    box = dict(zip(deviation.columns, deviation.region, strict=True))
+    if deviation.histogram:
+        return ranks_panel("", deviation.histogram, deviation.rows)
+    if len(box) > 1 and corner is not None:
+        return worst_pair_panel(corner, box)
+    part = marginals.get(next(iter(box), ""))
+    return None if part is None or len(box) > 1 else _zoomed(part, *deviation.region[0])
+
+
+def _zoomed(part: Marginal, low: float, high: float) -> Panel:
+    """Returns the histogram of a column around a region, which is shaded."""
+    edges = np.array(part.edges)
+    low, high = np.clip((low, high), edges[0], edges[-1]).tolist()
+    if low == high:  # beyond the histogram: the bin at that end
+        low, high = edges[-2:].tolist() if low == edges[-1] else edges[:2].tolist()
+    reach = AROUND * (high - low)
+    kept = np.flatnonzero((edges[1:] > low - reach) & (edges[:-1] < high + reach))
+    bins = slice(int(kept[0]), int(kept[-1]) + 1)
+    cut = replace(
+        part,
+        edges=part.edges[bins.start : bins.stop + 1],
+        rows=part.rows[bins],
+        samples=part.samples[bins],
+        pulls=part.pulls[bins],
+    )
+    return replace(marginal_panel(cut), title="", boxes=[Box(x=(low, high))])

@@ -1,0 +1,171 @@
+"""Samples against held-out rows: on the pages of runs and of the doctor."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tests.report.examples import Page, build_report
+
+import kappaflow as kf
+from kappaflow.goodness.given import given_densities
+from kappaflow.goodness.inputs import opened
+from kappaflow.report.calibration import pit_chart
+from kappaflow.report.diagnosis import render_diagnosis
+from kappaflow.report.files import from_json, render, to_json
+from kappaflow.report.goodness import goodness_section
+from kappaflow.report.page import Charts, TextTable
+
+
+def conditional_rows(count=600):
+    """Returns rows and contexts; the width of the rows grows with the context."""
+    context = torch.rand(count, 1, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(1))
+    return context + (0.1 + context) * noise, context
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """Returns comparisons of an untrained conditional flow, as parts of a report."""
+    torch.manual_seed(0)
+    flow, pair = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1), conditional_rows()
+    with opened(flow, *pair) as (own, inputs):
+        given = given_densities(own, inputs)
+    parts = {"two_sample": kf.two_sample(flow, *pair), "calibration": kf.calibration(flow, *pair)}
+    return parts | {"given": given, "corner": parts["two_sample"].corner}
+
+
+def test_comparisons_survive_report_json(compared):
+    """With their level, and without the ranks."""
+    text = to_json(build_report(**compared))
+    content = json.loads(text)["charts"]
+    assert content["two_sample"]["level"] == compared["two_sample"].level == "bad"
+    assert "ranks" not in content["calibration"] and "corner" not in content["two_sample"]
+    charts = from_json(text).charts
+    assert {name: getattr(charts, name) for name in compared} == compared
+
+
+def test_columns_are_shown_at_three_contexts(compared):
+    """Held-out rows next to each quantile of the context, and samples at their contexts."""
+    given, (x, context) = compared["given"], conditional_rows()
+    assert [(part.column, part.count) for part in given] == [("x0", 60), ("x1", 60)] * 3
+    expected = np.quantile(context.numpy(), [0.1, 0.5, 0.9])
+    np.testing.assert_allclose([part.value for part in given[::2]], expected)
+    assert all(part.low <= part.value <= part.high for part in given)
+    near = x[(context[:, 0] >= given[4].low) & (context[:, 0] <= given[4].high), 0].numpy()
+    counts = np.histogram(np.clip(near, given[4].edges[0], given[4].edges[-1]), given[4].edges)[0]
+    np.testing.assert_allclose(given[4].rows, counts / 60)
+    assert all(sum(part.samples) == pytest.approx(1) for part in given)
+
+
+def test_a_corner_has_the_columns_of_the_worst_deviations():
+    """Five of eight, with the shares of all samples over each pair."""
+    x = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
+    flow = kf.Flow(kf.StandardNormal(8), kf.bijections.ElementwiseAffine(8))
+    x[:, 7] *= 3
+    result = kf.two_sample(flow, x)
+    corner = result.corner
+    assert corner.columns[-1] == "x7"
+    assert len(corner.columns) == 5 and len(corner.densities) == 10
+    low, high = corner.frames[-1]
+    inside = (x[:, 7] >= low) & (x[:, 7] < high)
+    assert sum(corner.row_shares[-1]) == pytest.approx(inside.double().mean().item())
+    assert sum(corner.densities[-1]) == pytest.approx(1, abs=1e-3)
+
+
+def right_flow(features):
+    """Returns a flow of standard normal rows."""
+    return kf.Flow(kf.StandardNormal(features), kf.bijections.ElementwiseAffine(features))
+
+
+def with_line():
+    """Returns 2,000 rows, of which 3 % are in a narrow line, compared with a flow without it."""
+    x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0))
+    x[:60, 1] = 0.7 + 0.001 * x[:60, 1]
+    return kf.two_sample(right_flow(2), x)
+
+
+def first_chart(result, calibration=None):
+    """Returns the chart at the top of the section."""
+    section = goodness_section(kf.goodness.Goodness(result, calibration), result.corner)
+    return next(block for block in section.blocks if isinstance(block, Charts)).charts[0], section
+
+
+def test_the_worst_place_is_a_picture_with_its_sentence():
+    """The region is shaded, and the histogram is zoomed to bins as narrow as the region."""
+    result = with_line()
+    chart, section = first_chart(result)
+    panel, (low, high) = chart.panels[0], result.deviations[0].region[0]
+    assert chart.name == "worst" and chart.caption == result.deviations[0].sentence
+    assert panel.x_range[1] - panel.x_range[0] < 12 * (high - low) < 0.5
+    assert panel.boxes[0].x == (low, high)
+    assert max(panel.series[0].y) > 10 * max(panel.series[1].y)
+    table = next(block for block in section.blocks if isinstance(block, TextTable))
+    assert {row[0] for row in table.rows} == {one.sentence for one in result.deviations}
+
+
+def test_a_worst_pair_is_a_cloud_of_points_with_a_box():
+    """Of the rows and of the samples, in the columns of the box."""
+    x = torch.randn(1500, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 2)
+    result = kf.two_sample(right_flow(2), x + 0.05 * torch.randn(1500, 2))
+    chart, _ = first_chart(result)
+    pair = next(one for one in result.deviations if len(one.columns) == 2)
+    panel = chart.panels[0]
+    assert chart.caption == pair.sentence and len(panel.boxes) == 1
+    assert [series.kind for series in panel.series] == ["points", "points"]
+    assert (panel.x, panel.y) == tuple(sorted(pair.columns))
+
+
+def test_the_worst_context_is_a_histogram_of_ranks(compared):
+    """Of the rows in that bin of the context."""
+    calibration = compared["calibration"]
+    right = kf.two_sample(right_flow(2), torch.randn(500, 2))
+    chart, _ = first_chart(right, calibration)
+    worst = next(one for one in calibration.deviations if one.sentence == chart.caption)
+    assert chart.panels[0].series[1].y[1:-1] == [16 * s for s in worst.histogram]
+
+
+def test_a_page_of_a_right_flow_has_no_picture_of_a_worst_place():
+    """It says that no test found a difference, and what would not have shown."""
+    x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    result = kf.two_sample(right_flow(2), x)
+    report = build_report(columns=2, two_sample=result, corner=result.corner, correlations=None)
+    page = Page(render(report))
+    assert "worst" not in page.figures
+    assert "No test of columns, pairs or all columns together finds a difference." in page.words
+    assert "With 500 held-out rows, a line with less than" in page.words
+    edges = np.array(result.marginals[0].edges)
+    np.testing.assert_allclose(np.diff(edges), edges[1] - edges[0])  # fine bins need a deviation
+
+
+def test_a_page_of_a_conditional_flow_has_its_calibration(compared):
+    """Coverage, ranks, coverage by context, and the columns at three contexts."""
+    figures = Page(render(build_report(columns=2, **compared))).figures
+    assert {"coverage", "contexts", "given-1", "given-6", "pit-1", "pit-4"} <= set(figures)
+    names = [trace.get("name") for trace in figures["coverage"]["data"]]
+    assert names[-2:] == ["highest density", "random references (TARP)"]
+    nominal = figures["coverage"]["data"][-1]["x"]
+    assert tuple(nominal) == compared["calibration"].coverages
+
+
+def test_ranks_of_right_flows_are_inside_of_the_band():
+    """In at least 95 of 100 comparisons all bins of all panels are; it should be 99."""
+    inside = 0
+    for seed in range(100):
+        x = torch.randn(200, 1, generator=torch.Generator().manual_seed(1000 + seed))
+        chart = pit_chart(kf.calibration(right_flow(1), x, seed=seed))
+        inside += all(
+            panel.series[0].low[0] <= y <= panel.series[0].high[0]
+            for panel in chart.panels
+            for y in panel.series[1].y[1:-1]
+        )
+    assert inside >= 95
+
+
+def test_the_page_of_the_doctor_has_the_same_section():
+    """Without what only a run has."""
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0))
+    page = Page(render_diagnosis(kf.doctor(right_flow(2), 2 * x)))
+    assert {"worst", "marginals-1", "corner-1"} <= set(page.figures)
+    sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
+    assert sections[:2] == ["findings", "samples"]
