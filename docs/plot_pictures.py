@@ -11,6 +11,8 @@ from run_page import code_of
 DOCS = Path(__file__).parent.resolve()
 NAMES = (
     "pairs.png",
+    "marginals.svg",
+    "calibration.png",
     "depth.svg",
     "singular-values.svg",
     "training.svg",

@@ -103,6 +103,36 @@ def test_pairs_name_columns_and_correlations(result, x):
     assert len(kf.plot.pairs(result, x, interactive=True).data) == 12
 
 
+def test_a_comparison_is_plotted_by_columns(result, x):
+    """Densities above and differences below; columns in any order."""
+    compared = kf.two_sample(result.flow, x)
+    axes = compared.plot(columns=["x2", 0])
+    marginal = compared.marginals[2]
+    assert axes.shape == (2, 2) and axes[0, 0].get_title().startswith("x2: p ")
+    density = np.array(marginal.samples) / np.diff(marginal.edges)
+    np.testing.assert_allclose(axes[0, 0].lines[0].get_ydata()[1:-1], density)
+    np.testing.assert_allclose(axes[1, 0].lines[0].get_ydata()[1:-1], marginal.pulls)
+    assert axes[1, 1].get_xlabel() == "x0" and axes[0, 0].get_xlim() == axes[1, 0].get_xlim()
+    figure = kf.plot.marginals(result, x, interactive=True)
+    assert figure_shape(figure) == (2, 3)
+    np.testing.assert_allclose(figure.data[1].y[1:-1], axes[0, 1].lines[0].get_ydata()[1:-1])
+
+
+def test_a_calibration_is_plotted_as_coverage_and_ranks(result, x):
+    """With one line and one panel for each column, for the density and random references."""
+    calibration = kf.calibration(result.flow, x)
+    ax = kf.plot.coverage(calibration, ax=plt.subplots()[1])
+    lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+    assert list(lines["central, x1"]) == calibration.covered["x1"]
+    assert list(lines["highest density"]) == calibration.covered["highest density"]
+    figure = kf.plot.pit(result, x, interactive=True)
+    ranks = [trace for trace in figure.data if trace.name == "held-out rows"]
+    expected = [list(16 * np.array(part)) for part in calibration.histograms.values()]
+    assert [list(trace.y[1:-1]) for trace in ranks] == expected
+    titles = [ax.get_title() for ax in calibration.plot().flat if ax.axison]
+    assert titles == ["Coverage", "x0", "x1", "x2", "highest density", "random reference"]
+
+
 def test_pairs_of_a_conditional_flow_use_the_context_of_each_row():
     """One sample a row."""
     x = torch.randn(200, 1, generator=torch.Generator().manual_seed(0))
@@ -206,6 +236,11 @@ def test_wrong_arguments_are_one_sentence(result, x):
         (lambda: kf.plot.pairs(result, x, columns="x0"), "'columns' should be a list"),
         (lambda: kf.plot.pairs(result, x, rows=0), "'rows' should be at least 1"),
         (lambda: kf.plot.latent(3, x), "'flow' should be a Flow"),
+        (lambda: kf.plot.pit(result), "'data' should be given with a flow"),
+        (lambda: kf.plot.marginals(result), "'data' should be given with a flow"),
+        (lambda: kf.plot.marginals(result, x, columns=["y"]), "'columns' should be one of"),
+        (lambda: kf.plot.coverage(kf.calibration(result.flow, x), x), "'data' should be left out"),
+        (lambda: kf.plot.marginals(kf.two_sample(result.flow, x), x), "'data' should be left out"),
         (lambda: kf.plot.latent(result, x[:, :2]), "'data' should have 3 columns"),
     ):
         with pytest.raises(ArgumentError, match=message):

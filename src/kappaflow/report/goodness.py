@@ -11,12 +11,17 @@ from kappaflow.goodness.given import GivenDensity
 from kappaflow.report.calibration import contexts_chart, coverage_chart, pit_chart, ranks_panel
 from kappaflow.report.charts import Box, Chart, Panel
 from kappaflow.report.content import Correlations
-from kappaflow.report.numbers import significant
-from kappaflow.report.page import Block, Charts, Heading, Section, Text, TextTable
+from kappaflow.report.numbers import count, significant
+from kappaflow.report.page import Block, Charts, Details, Heading, Section, Text, TextTable
 from kappaflow.report.pairs import corner_chart, correlation_details, worst_pair_panel
-from kappaflow.report.table_charts import given_chart, marginal_panel, marginals_chart
+from kappaflow.report.table_charts import (
+    given_chart,
+    marginal_panel,
+    marginals_chart,
+    p_phrase,
+)
 
-MOST_DEVIATIONS = 20
+FIRST = 6  # deviations that are not folded
 AROUND = 4  # widths of the worst region that are shown on both sides of it
 
 
@@ -33,7 +38,9 @@ def goodness_section(
     if worst is not None:
         blocks.append(Charts([worst]))
     if deviations:
-        blocks.append(_deviation_table(deviations))
+        blocks.append(_deviation_table(deviations[:FIRST]))
+    if others := deviations[FIRST:]:
+        blocks.append(Details(count(len(others), "more deviation"), [_deviation_table(others)]))
     blocks.append(Text(goodness.resolution, style="quiet"))
     at_contexts, charts = given_chart(given), [marginals_chart(result.marginals)]
     if corner is not None and len(corner.columns) > 1:
@@ -63,8 +70,13 @@ def _summary(goodness: Goodness) -> str:
 
 def _deviation_table(deviations: Sequence[Deviation]) -> TextTable:
     rows = [
-        [one.sentence, one.level, significant(one.p_value, 1), significant(one.nats, 2)]
-        for one in deviations[:MOST_DEVIATIONS]
+        [
+            one.sentence,
+            one.level,
+            p_phrase(one.p_value),
+            significant(one.nats, 2),
+        ]
+        for one in deviations
     ]
     columns = ("Where samples and rows differ", "Level", "p-value", "Nats per row")
     return TextTable(columns, rows, is_prose=True)

@@ -120,7 +120,8 @@ def _context_phrase(part: GivenDensity) -> str:
 
 def p_phrase(p_value: float) -> str:
     """Returns a p-value as text, such as "p = 0.4"."""
-    return f"p = {significant(p_value, 2)}" if p_value >= LEAST_P else "p < 10⁻¹²"
+    digits = 2 if p_value < 0.1 else 1
+    return f"p = {significant(p_value, digits)}" if p_value >= LEAST_P else "p < 10⁻¹²"
 
 
 def separation_chart(part: Separation, scores: ScoreDensities, number: int) -> Chart:

@@ -1,14 +1,16 @@
 """Charts: the same numbers on a page and in a file."""
 
+import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from kappaflow.report.charts import Chart, Heat, Panel, Series, line
+from kappaflow.report.charts import Box, Chart, Contour, Heat, Panel, Series, line
 from kappaflow.report.charts.matplotlib import write_stills
-from kappaflow.report.charts.plotly import draw
+from kappaflow.report.charts.plotly import draw, to_plotly
 
 
 def chart(**changes):
@@ -123,3 +125,38 @@ def test_a_panel_without_values_says_so():
     empty = Panel(title="none", x="x", y="y", series=[Series(name="a", x=[1], y=[None])])
     (figure,) = drawn(chart(panels=[empty]))
     assert figure["layout"]["shapes"][0]["label"]["text"] == "not finite"
+
+
+def gaussian(cells=40):
+    """Returns the density of a standard normal of two columns in cells."""
+    middles = np.linspace(-5, 5, 2 * cells + 1)[1::2]
+    return np.exp(-(middles[:, None] ** 2 + middles**2) / 2).tolist()
+
+
+def test_contours_contain_their_shares():
+    """The lines of a normal density are circles of known radii."""
+    contour = Contour(name="samples", density=gaussian(), x=(-5, 5), y=(-5, 5))
+    heights, (x, y) = np.array(contour.heights), contour.centers
+    distance = np.hypot(*np.meshgrid(x, y))
+    for level, share in ((1, 0.99), (2, 0.9), (3, 0.5)):
+        radius = distance[heights >= level].max()
+        assert radius == pytest.approx(math.sqrt(-2 * math.log(1 - share)), abs=0.35), level
+
+
+def test_a_lower_panel_shares_the_horizontal_axis(tmp_path):
+    """On a page in one figure, in files and notebooks in a row of its own."""
+    below = Panel(x="mass", y="pull", series=[line("", [0, 1], [2, -2])], x_range=(0, 1))
+    contour = Contour(name="samples", density=gaussian(8), x=(0, 1), y=(0, 1))
+    boxes = [Box(x=(0.2, 0.4)), Box(x=(0.5, 0.6), y=(0.1, 0.2))]
+    upper = Panel(y="share", x_range=(0, 1), contour=contour, boxes=boxes, below=below)
+    one = chart(panels=[upper, upper])
+    figure = drawn(one)[0]
+    assert [trace.get("yaxis") for trace in figure["data"]] == [None, "y2"]
+    assert figure["layout"]["xaxis"]["title"]["text"] == "mass"
+    assert figure["layout"]["shapes"][0]["yref"] == "y domain"
+    assert (figure["layout"]["shapes"][1]["y0"], figure["layout"]["shapes"][1]["y1"]) == (0.1, 0.2)
+    assert [panel.y for panel in one.unstacked.panels] == ["share", "share", "pull", "pull"]
+    assert [entry.name for entry in one.entries] == ["samples"]
+    assert len(to_plotly(one).data) == 4
+    text = write_stills(one, tmp_path, ["svg"])[0].read_text(encoding="utf-8")
+    assert text.count('id="axes_') == 4 and "ContourSet" in text
