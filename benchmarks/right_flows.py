@@ -45,6 +45,7 @@ def _student(columns: int, seed: int) -> kf.Flow:
 
 
 def _spline(columns: int, seed: int, context: int = 0, bound: str | None = None) -> kf.Flow:
+    columns = max(2, columns) if bound == "circular" else columns  # one has nothing to read
     bounds = None if bound is None else [bound] * columns
     flow = kf.spline(
         columns, depth=3, hidden=(16,), context_features=context, bounds=bounds,

@@ -246,16 +246,25 @@ def _ranks(
         repeated = None if given is None else given.repeat_interleave(samples, 0)
         drawn = samples_of(flow, len(own) * samples, repeated, generator)
         values = on_grids(to_array(drawn), grids, rng).reshape(len(own), samples, -1)
-        below = [(values < own[:, None]).sum(1)]
+        below = [_below(values, own, rng)]
         if has_density:
             scores = encoded_by(flow, drawn, repeated)[:, 0].reshape(len(own), samples)
-            below.append((scores < encoded_by(flow, x[part], given)[:, :1]).sum(1)[:, None])
+            below.append(_below(scores[..., None], encoded_by(flow, x[part], given)[:, :1], rng))
         distance = np.linalg.norm((values - references[part][:, None]) / spread, axis=2)
         from_row = np.linalg.norm((own - references[part]) / spread, axis=1)
-        below.append((distance < from_row[:, None]).sum(1)[:, None])
+        below.append(_below(distance[..., None], from_row[:, None], rng))
         results.append(np.hstack(below))
     listed = [*names, *([HIGHEST] if has_density else []), RANDOM]
     return dict(zip(listed, np.concatenate(results).T.astype(np.int64), strict=True))
+
+
+def _below(samples: FloatArray, own: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """Returns the number of samples, (n, S, D), below each row, (n, D), and of some equal ones.
+
+    Densities near a mode are equal in float32, and a rank that counts none of them is too low.
+    """
+    equal = (samples == own[:, None]).sum(1)
+    return (samples < own[:, None]).sum(1) + rng.integers(0, equal + 1)
 
 
 def _spread(ranks: IntArray, samples: int, rng: np.random.Generator) -> FloatArray:

@@ -25,7 +25,7 @@ class Classified:
         logits: Estimated log of the density of the rows over that of the samples, (n + m,).
         order: The order of rows and samples by the score.
         auc: Probability that a row has a larger score than a sample.
-        standard_error: Standard error of the AUC (Hanley, McNeil 1982).
+        standard_error: Standard error of the AUC (DeLong, DeLong, Clarke-Pearson 1988).
         nats: Divergence that the classifier shows, in nats per row: a lower bound (Donsker,
             Varadhan 1975).
         nats_error: Standard error of `nats`.
@@ -140,14 +140,15 @@ def _logits(fitted: Any, features: FloatArray) -> FloatArray:  # noqa: ANN401
 
 
 def _auc(order: IntArray, pool: Pool) -> tuple[float, float]:
+    """Returns the AUC and its standard error, by what each row and sample contributes."""
     weights = np.ones(pool.rows) if pool.weights is None else pool.weights
     ranked = np.concatenate([weights, np.zeros(pool.samples)])[order]
-    below = np.cumsum(order >= pool.rows)
-    auc = float((ranked * below).sum() / (ranked.sum() * pool.samples))
-    n, m = pool.effective_rows, pool.samples
-    first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    spread = auc * (1 - auc) + (n - 1) * (first - auc**2) + (m - 1) * (second - auc**2)
-    return auc, float(np.sqrt(max(0.0, spread) / (n * m)))
+    shares, is_sample = ranked / ranked.sum(), order >= pool.rows
+    below = (np.cumsum(is_sample) / pool.samples)[~is_sample]
+    above = (1 - np.cumsum(shares))[is_sample]
+    auc, n = float(shares[~is_sample] @ below), pool.effective_rows
+    variance = np.square(shares[~is_sample] * (below - auc)).sum() * n / max(1.0, n - 1)
+    return auc, float(np.sqrt(variance + above.var() / pool.samples))
 
 
 def _divergence(
@@ -156,5 +157,8 @@ def _divergence(
     ratio = np.exp(samples)
     mean = float(np.average(rows, weights=weights))
     value = mean - float(np.log(ratio.mean()))
-    error = np.sqrt(rows.var() / len(rows) + ratio.var() / (ratio.mean() ** 2 * len(samples)))
+    shares = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
+    error = np.sqrt(
+        np.square(shares * (rows - mean)).sum() + ratio.var() / (ratio.mean() ** 2 * len(samples))
+    )
     return value, float(error)

@@ -25,6 +25,7 @@ SMOOTH_LEVELS = 6  # cells of up to 2**6 are also compared all together
 SMOOTH_ROWS = 8  # fewest expected rows of each cell then
 ENDS = (4, 8, 16, 32, 64, 128, 256)  # rows and samples at each end of the order
 TINY = 1e-300
+EQUAL_BELOW = 1e-250  # p-values that may be too small for floats
 
 
 class Cell(NamedTuple):
@@ -106,7 +107,8 @@ class Pool:
         smooth = [tally.together(k) for k in range(coarsest, min(finest, SMOOTH_LEVELS) + 1)]
         number = len(tests) + len(smooth)
         cell = min(tests, key=_significance)
-        if (level := min(smooth, default=NOTHING)).p_value < cell.p_value:
+        level = min(smooth, default=NOTHING)
+        if level.p_value < cell.p_value and cell.p_value > EQUAL_BELOW:
             edges = _edges(self.size, level.cells)
             cell = tally.worst(edges, level.cells)._replace(p_value=level.p_value)
         nats = max((level.nats for level in smooth), default=0.0)
@@ -296,7 +298,7 @@ def _ends(tally: Tally) -> Cell:
 
 def _significance(cell: Cell) -> tuple[float, float]:
     """Returns what sorts cells; p-values that are too small to represent are equal."""
-    return max(cell.p_value, 1e-250), -two_cells(cell.share, cell.expected)
+    return max(cell.p_value, EQUAL_BELOW), -two_cells(cell.share, cell.expected)
 
 
 def _edges(size: int, cells: int) -> IntArray:
