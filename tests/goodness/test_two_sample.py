@@ -1,0 +1,182 @@
+"""`two_sample`: deviations that a user must hear of, at their place, and none on right flows."""
+
+import numpy as np
+import pytest
+import torch
+from tests.goodness.exact_flows import Map, draws, kept, normal, table, uniform
+
+import kappaflow as kf
+from kappaflow.goodness.overfit import Gap
+
+
+def numbers(seed):
+    """Returns a random generator."""
+    return np.random.default_rng(seed)
+
+
+def rows_of(values):
+    """Returns values as one column."""
+    return torch.tensor(np.asarray(values), dtype=torch.float32).reshape(-1, 1)
+
+
+def resonance(share=0.05, number=2_000, seed=0):
+    """Returns uniform rows from -100 to 100, with a share of them in a line of width 0.05."""
+    rng, inside = numbers(seed), int(share * number)
+    line = 11.2 + 0.05 * rng.random(inside)
+    return rows_of(np.append(rng.uniform(-100, 100, number - inside), line))
+
+
+def above(low, values):
+    """Returns the values above a cut."""
+    return values[values > low, None]
+
+
+INF = np.inf
+FAILURES = {
+    "line": (uniform(-100, 100), resonance(), 11.0, 11.4, "few"),
+    "whole numbers": (
+        normal(scale=1.73),
+        rows_of(numbers(1).poisson(3, 2_000) - 3),
+        -INF,
+        0,
+        "many",
+    ),
+    "heavy tails": (normal(scale=2.0), rows_of(numbers(2).standard_t(1.5, 2_000)), 3, INF, "few"),
+    "cut": (normal(), above(-1.5, draws(3, 3_000)), -INF, -1.4, "many"),
+    "circle": (
+        normal(scale=1.6),
+        rows_of(numbers(4).uniform(-np.pi, np.pi, 2_000)),
+        3.0,
+        INF,
+        "many",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(FAILURES))
+def test_a_failure_is_located(name):
+    """The first deviation is in the column, where rows and samples differ."""
+    flow, rows, low, high, how = FAILURES[name]
+    result = kf.two_sample(flow, rows)
+    assert result.level in {"care", "bad"}
+    first = next(one for one in result.deviations if one.columns)
+    assert first.columns == ("x0",)
+    assert low <= first.region[0][0] < first.region[0][1] <= high
+    assert f"Too {how}" in first.sentence
+    assert (first.expected < first.share) == ("few" in first.sentence)
+    if name == "line":
+        assert first.share == pytest.approx(0.05, abs=0.015)
+        assert first.expected < 0.002
+    if name == "circle":  # the density of the normal at pi is a third of that at 0
+        outside = next(one for one in result.deviations if one.test == "column").region[0]
+        assert max(abs(end) for end in outside) >= 2.8
+
+
+def test_a_conditional_width_is_located_at_its_contexts():
+    """4.7 times too large where the context is above 1, in a flow that is right elsewhere."""
+    c = draws(0, 2_000, 1)
+    x = c + draws(1, 2_000, 1)
+    flow = normal(1, lambda c: c, lambda c: torch.where(c > 1, 4.7, 1.0), 1)
+    result = kf.two_sample(flow, x, c)
+    assert result.level == "bad"
+    first = next(one for one in result.deviations if one.test == "pair")
+    region = dict(zip(first.columns, first.region, strict=True))
+    assert region["context_x0"][0] > 0.7
+    right = normal(1, lambda c: c, torch.ones_like, 1)
+    assert kf.two_sample(right, x, c).level == "good"
+    classes = (c > 0).float()
+    assert kf.two_sample(right, classes + draws(1, 2_000, 1), classes).level == "good"
+
+
+def test_a_small_divergence_of_a_large_table_is_good():
+    """KL 0.0005 is significant at 20,000 rows and negligible; 20 times as much is not."""
+    rows = draws(0, 20_000, 1)
+    assert kf.two_sample(normal(location=0.0005**0.5 * 2**0.5), rows).level == "good"
+    result = kf.two_sample(normal(location=0.2), rows)
+    assert result.level in {"care", "bad"}
+    assert result.nats == pytest.approx(0.02, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [200, 2_000])
+def test_the_smallest_deviations_are_honest(number):
+    """What is twice as large is found in 9 of 10 seeds, and a fifth in 2 of 10 at most."""
+    flow = uniform(-100, 100)
+    stated = kf.two_sample(flow, resonance(0, number))
+    for factor, least, most in ((2, 9, 10), (0.2, 0, 2)):
+        share = factor * stated.smallest_share
+        lines = [kf.two_sample(flow, resonance(share, number, seed)) for seed in range(10)]
+        assert least <= sum(bool(one.deviations) for one in lines) <= most, (factor, "line")
+        shift = (2 * factor * stated.smallest_nats) ** 0.5
+        smooth = [kf.two_sample(normal(location=shift), draws(s, number, 1)) for s in range(10)]
+        assert least <= sum(bool(one.deviations) for one in smooth) <= most, (factor, "smooth")
+
+
+def test_weights_change_the_verdict_if_they_must():
+    """Rows kept by their value match with their weights alone; equal weights change nothing."""
+    x, weights = kept(draws(0, 6_000, 2), 1)
+    x, weights = x[:2_000], weights[:2_000]
+    plain = kf.two_sample(normal(2), x)
+    assert plain.level == "bad"
+    assert kf.two_sample(normal(2), table(x, weights)).level == "good"
+    equal = kf.two_sample(normal(2), table(x, np.full(2_000, 3.0)))
+    assert equal.level == plain.level
+    assert equal.auc == pytest.approx(plain.auc, abs=0.02)
+    assert equal.deviations[0].columns == plain.deviations[0].columns
+
+
+def test_overfitting_is_measured_with_weights_on_both_sides():
+    """Weights of the training rows count; without them nothing is compared."""
+    x, weights = kept(draws(0, 6_000, 2), 1)
+    own, train = table(x[:1_000], weights[:1_000]), table(x[1_000:], weights[1_000:])
+    result = kf.two_sample(normal(2), own, train=train)
+    assert result.level == "good"
+    assert abs(result.gap) < 4 * result.gap_standard_error < 0.4
+    result = kf.two_sample(normal(2), own, train=x[1_000:])
+    assert result.gap is None
+    assert "overfitting, because the training rows should have weights" in result.not_checked[0]
+    few = draws(2, 30, 2)
+    scale = tuple((few.std(0) / 1.5).tolist())
+    memorized = kf.two_sample(
+        normal(2, tuple(few.mean(0).tolist()), scale), draws(3, 900, 2), train=few
+    )
+    assert memorized.gap > 0.1
+    assert Gap(0.3, 0.1, 5.0).p_value > 0.01 > Gap(0.3, 0.1, 500.0).p_value
+
+
+def test_rounded_columns_of_a_right_flow_are_good():
+    """Two decimals, and whole numbers that are wide; with classes as a context."""
+    rows = draws(0, 1_500, 2) * 5
+    for decimals in (2, 0):
+        assert kf.two_sample(normal(2, scale=5.0), rows.round(decimals=decimals)).level == "good"
+
+
+def test_a_seed_gives_the_same_result_and_leaves_everything_unchanged():
+    """The flow, its mode, and the random state of torch and numpy."""
+    flow = kf.spline(2, depth=2, hidden=(8,)).train()
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    state, rows = torch.get_rng_state(), draws(0, 200, 2)
+    first, second = (kf.two_sample(flow, rows, seed=3).to_dict() for _ in range(2))
+    assert first == second
+    assert first != kf.two_sample(flow, rows, seed=4).to_dict()
+    assert flow.training
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("flow", "rows", "words"),
+    [
+        (normal(2), draws(0, 29, 2), "'x' should hold at least 30 rows"),
+        (normal(2), draws(0, 50, 3), "'x' should have"),
+        (normal(2), draws(0, 50, 2).log(), "'x'"),
+        (kf.Flow(kf.StandardNormal((1, 4, 4)), Map(0.0, 1.0)), draws(0, 50, 1, 4, 4), "'flow' should"),
+    ],
+    ids=["few", "columns", "nan", "images"],
+)  # fmt: skip
+@pytest.mark.parametrize("function", [kf.two_sample, kf.calibration])
+def test_wrong_rows_are_named_in_one_sentence(function, flow, rows, words):
+    """The message begins with the argument."""
+    with pytest.raises(kf.errors.ArgumentError) as error:
+        function(flow, rows)
+    assert str(error.value).startswith(words)
