@@ -52,6 +52,6 @@ def kept(x, seed):
     return x[inside], (1 / chance[inside]).double().numpy()
 
 
-def table(x, weights):
-    """Returns rows with weights as a table."""
-    return weighted(kf.load_table(x.numpy()), weights)
+def table(x, weights, context=()):
+    """Returns rows with weights as a table; some of the columns may be its context."""
+    return weighted(kf.load_table(x.numpy(), context=context), weights)

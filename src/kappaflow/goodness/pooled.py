@@ -34,7 +34,8 @@ class Pooled:
         rows: Held-out rows, (n, D).
         samples: Samples, (m, D); of a conditional flow m / n for the context of each row.
         context_columns: Names of the columns of the context.
-        context: Context of each row, (n, C); of each sample it is that of row i modulo n.
+        context: Context of each row, (n, C).
+        owners: The row whose context each sample has, (m,).
         weights: Weights of the rows with mean 1, (n,); None if all are equal.
         encoded: log_prob and latents of rows, then samples, (n + m, 1 + D); None if log_prob is
             not exact.
@@ -46,6 +47,7 @@ class Pooled:
     samples: FloatArray
     context_columns: tuple[str, ...] = ()
     context: FloatArray | None = None
+    owners: IntArray | None = None
     weights: FloatArray | None = None
     encoded: FloatArray | None = None
     grids: "Grids" = field(default_factory=dict)
@@ -60,10 +62,9 @@ class Pooled:
     def features(self) -> FloatArray:
         """Rows, then samples, with their context: (n + m, D + C)."""
         features = np.concatenate([self.rows, self.samples])
-        if self.context is None:
+        if self.context is None or self.owners is None:
             return features
-        copies = len(self.samples) // len(self.rows)
-        return np.hstack([features, np.concatenate([self.context] * (copies + 1))])
+        return np.hstack([features, np.concatenate([self.context, self.context[self.owners]])])
 
     @property
     def scores(self) -> FloatArray | None:
@@ -134,8 +135,8 @@ def pooled(flow: Flow, inputs: Inputs, limit: int | None = None, seed: int = 0) 
         x, context = x[index], None if context is None else context[index]
         weights = None if weights is None else weights[index.numpy()]
     number = min(limit or MOST_SAMPLES, max(FEWEST_SAMPLES, SAMPLES_PER_ROW * len(x)))
-    copies = max(1, round(number / len(x)))
-    contexts = None if context is None else context.repeat(copies, 1)
+    owners = None if context is None else owners_of(len(x), number, weights, seed)
+    contexts = None if context is None else context[owners]
     samples = samples_of(flow, number if contexts is None else len(contexts), contexts, generator)
     _require_finite(samples, "samples")
     encoded = None
@@ -150,10 +151,25 @@ def pooled(flow: Flow, inputs: Inputs, limit: int | None = None, seed: int = 0) 
         samples=on_grids(to_array(samples), grids, rng),
         context_columns=inputs.context_names,
         context=None if context is None else to_array(context),
+        owners=owners,
         weights=None if weights is None else weights / weights.mean(),
         encoded=None if is_coarse(to_array(x), grids) else encoded,
         grids=grids,
     )
+
+
+def owners_of(rows: int, number: int, weights: FloatArray | None, seed: int = 0) -> IntArray:
+    """Returns the row whose context each sample has.
+
+    All rows have equally many samples, or as many as their weights require: about `number`.
+    """
+    number = rows * max(1, round(number / rows))
+    if weights is None:
+        return np.arange(number) % rows
+    rng = np.random.default_rng([seed, rows])
+    ends = np.cumsum(weights) / weights.sum()
+    owners = np.searchsorted(ends[:-1], (np.arange(number) + rng.random()) / number)
+    return rng.permutation(owners)
 
 
 def is_coarse(rows: FloatArray, grids: Grids) -> bool:

@@ -31,6 +31,7 @@ from kappaflow.goodness.pooled import (
     Pooled,
     encoded_by,
     on_grids,
+    owners_of,
     pooled,
     samples_of,
     stream,
@@ -223,7 +224,8 @@ def _training(
     shares = None if weights is None else weights[index.numpy()]
     x = x[index].to(flow.device, flow.dtype)
     given = None if context is None else context[index].to(flow.device, flow.dtype)
-    twice = None if given is None else given.repeat(2, 1)
+    owners = owners_of(len(x), 2 * len(x), shares, seed)
+    twice = None if given is None else given[owners]
     samples = samples_of(flow, 2 * len(x), twice, generator)
     rng = np.random.default_rng(seed + 1)
     rows, drawn = (on_grids(to_array(part), both.grids, rng) for part in (x, samples))
@@ -245,8 +247,7 @@ def _add_classifier(
         parts = (others.rows, others.encoded_rows), (others.samples, others.encoded_samples)
         rows, samples = (np.hstack([part for part in pair if part is not None]) for pair in parts)
         trained_on = rows, samples, others.weights
-    owners = None if both.context is None else np.arange(both.pool.samples) % both.pool.rows
-    result = classified(features, both.pool, trained_on, owners, seed)
+    result = classified(features, both.pool, trained_on, both.owners, seed)
     found = _of_scan("classifier", (), (), both.pool.scan(result.order), both)
     text = (
         f"A classifier separates samples from held-out rows: its AUC is {result.auc:.3f} ± "
