@@ -56,7 +56,7 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ),
     (
         "Diagnosis",
-        ("kappaflow.diagnosis", "kappaflow.finding", "kappaflow.report"),
+        ("kappaflow.diagnosis", "kappaflow.finding", "kappaflow.goodness", "kappaflow.report"),
         "Guide: [what the doctor finds](rules.md).",
     ),
     (

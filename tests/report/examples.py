@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 import kappaflow as kf
+from kappaflow.goodness.given import given_densities
+from kappaflow.goodness.inputs import opened
 from kappaflow.report.content import Report
 from kappaflow.report.files import from_json
 
@@ -110,6 +112,23 @@ def changed(report: Any, **parts: Any) -> Any:
         own = {key: parts.pop(key) for key in type(part).model_fields if key in parts}
         report = report.model_copy(update={name: part.model_copy(update=own)})
     return type(report).model_validate(dict(report) | parts)
+
+
+def conditional_rows(count: int = 600) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns rows and contexts; the width of the rows grows with the context."""
+    context = torch.rand(count, 1, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(1))
+    return context + (0.1 + context) * noise, context
+
+
+def compared_at_contexts() -> dict[str, Any]:
+    """Returns comparisons of an untrained conditional flow, as parts of a report."""
+    torch.manual_seed(0)
+    flow, pair = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1), conditional_rows()
+    with opened(flow, *pair) as (own, inputs):
+        given = given_densities(own, inputs)
+    parts = {"two_sample": kf.two_sample(flow, *pair), "calibration": kf.calibration(flow, *pair)}
+    return parts | {"given": given, "corner": parts["two_sample"].corner}
 
 
 def renamed(result: Any, name: str) -> Any:

@@ -46,6 +46,7 @@ PAGES = {
     "report": lambda: render(build_report()),
     "one of each": lambda: render(build_report(layers=1, epochs=1, columns=1)),
     "1024 layers": lambda: render(build_report(layers=1024, columns=2)),
+    "conditional": lambda: render(build_report(columns=2, **examples.compared_at_contexts())),
     "little": lambda: render(build_report(**EMPTY)),
     "nothing finite": lambda: render(build_report(curves=NOTHING_FINITE)),
     "300 columns": lambda: render(build_report(references=[], columns=300)),

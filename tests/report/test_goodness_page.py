@@ -1,15 +1,14 @@
 """Samples against held-out rows: on the pages of runs and of the doctor."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tests.report.examples import Page, build_report
+from tests.report.examples import Page, build_report, compared_at_contexts, conditional_rows
 
 import kappaflow as kf
-from kappaflow.goodness.given import given_densities
-from kappaflow.goodness.inputs import opened
 from kappaflow.report.calibration import pit_chart
 from kappaflow.report.diagnosis import render_diagnosis
 from kappaflow.report.files import from_json, render, to_json
@@ -17,22 +16,10 @@ from kappaflow.report.goodness import goodness_section
 from kappaflow.report.page import Charts, TextTable
 
 
-def conditional_rows(count=600):
-    """Returns rows and contexts; the width of the rows grows with the context."""
-    context = torch.rand(count, 1, generator=torch.Generator().manual_seed(0))
-    noise = torch.randn(count, 2, generator=torch.Generator().manual_seed(1))
-    return context + (0.1 + context) * noise, context
-
-
 @pytest.fixture(scope="module")
 def compared():
     """Returns comparisons of an untrained conditional flow, as parts of a report."""
-    torch.manual_seed(0)
-    flow, pair = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1), conditional_rows()
-    with opened(flow, *pair) as (own, inputs):
-        given = given_densities(own, inputs)
-    parts = {"two_sample": kf.two_sample(flow, *pair), "calibration": kf.calibration(flow, *pair)}
-    return parts | {"given": given, "corner": parts["two_sample"].corner}
+    return compared_at_contexts()
 
 
 def test_comparisons_survive_report_json(compared):
@@ -138,6 +125,16 @@ def test_a_page_of_a_right_flow_has_no_picture_of_a_worst_place():
     assert "With 500 held-out rows, a line with less than" in page.words
     edges = np.array(result.marginals[0].edges)
     np.testing.assert_allclose(np.diff(edges), edges[1] - edges[0])  # fine bins need a deviation
+
+
+def test_negligible_deviations_are_folded_below_a_green_verdict():
+    """Significant, of a level that is good: there is no worst place."""
+    result = with_line()
+    small = tuple(replace(one, level="good") for one in result.deviations)
+    chart, section = first_chart(replace(result, deviations=small, level="good"))
+    text, details = section.blocks[:2]
+    assert chart.name == "marginals" and "finds a difference that matters" in text.text
+    assert details.summary == f"{len(small)} negligible deviations"
 
 
 def test_a_page_of_a_conditional_flow_has_its_calibration(compared):

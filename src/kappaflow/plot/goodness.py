@@ -7,7 +7,7 @@ from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.goodness import Calibration, TwoSample, calibration, two_sample
-from kappaflow.plot.drawing import (
+from kappaflow.plot.flows import (
     chosen_columns,
     drawn,
     flow_of,

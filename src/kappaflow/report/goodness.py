@@ -1,6 +1,6 @@
 """Samples against held-out rows: the section of pages, with the worst place at its top."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,15 +33,8 @@ def goodness_section(
 ) -> Section:
     """Returns the comparison of samples with held-out rows: the worst place, tables and charts."""
     result, calibration = goodness.two_sample, goodness.calibration
-    deviations, worst = goodness.deviations, _worst_chart(goodness, corner)
-    blocks: list[Block] = [Text(_summary(goodness))]
-    if worst is not None:
-        blocks.append(Charts([worst]))
-    if deviations:
-        blocks.append(_deviation_table(deviations[:FIRST]))
-    if others := deviations[FIRST:]:
-        blocks.append(Details(count(len(others), "more deviation"), [_deviation_table(others)]))
-    blocks.append(Text(goodness.resolution, style="quiet"))
+    blocks = [*_deviation_blocks(goodness, corner)]
+    blocks.append(Text(" ".join(goodness.limits), style="quiet"))
     at_contexts, charts = given_chart(given), [marginals_chart(result.marginals)]
     if corner is not None and len(corner.columns) > 1:
         charts.append(corner_chart(corner, correlations))
@@ -57,25 +50,30 @@ def goodness_section(
     return Section("samples", "Samples against held-out rows", blocks, link="Samples")
 
 
-def _summary(goodness: Goodness) -> str:
-    result = goodness.two_sample
+def _deviation_blocks(goodness: Goodness, corner: Corner | None) -> Iterator[Block]:
+    """Yields the worst place and the worst deviations; those that do not matter are folded."""
+    result, deviations = goodness.two_sample, goodness.deviations
+    shown = 0 if goodness.level == "good" else FIRST
     text = (
         f"{result.rows:,} held-out rows are compared with {result.samples:,} samples, in the "
         "units of the columns."
     )
-    if goodness.deviations:
-        return text
-    return f"{text} No test of columns, pairs or all columns together finds a difference."
+    if not shown:
+        text += " No test of columns, pairs or all columns together finds a difference"
+        text += " that matters." if deviations else "."
+    yield Text(text)
+    if shown:
+        worst = _worst_chart(goodness, corner)
+        yield from [Charts([worst])] if worst is not None else []
+        yield _deviation_table(deviations[:shown])
+    if others := deviations[shown:]:
+        name = "more deviation" if shown else "negligible deviation"
+        yield Details(count(len(others), name), [_deviation_table(others)])
 
 
 def _deviation_table(deviations: Sequence[Deviation]) -> TextTable:
     rows = [
-        [
-            one.sentence,
-            one.level,
-            p_phrase(one.p_value),
-            significant(one.nats, 2),
-        ]
+        [one.sentence, one.level, p_phrase(one.p_value), significant(one.nats, 2)]
         for one in deviations
     ]
     columns = ("Where samples and rows differ", "Level", "p-value", "Nats per row")

@@ -44,8 +44,8 @@ def marginals_chart(parts: Sequence[Marginal], most: int = MOST_MARGINALS) -> Ch
         caption="Shares of held-out rows and of samples per unit of the column; the first and the "
         "last bin also hold what lies beyond. Below are their differences in standard errors, "
         "blue where samples are missing; one bin of 370 exceeds a dotted line by chance. p is "
-        "corrected for the number of tests: below 0.01, chance does not explain the difference."
-        f"{left_out}",
+        "corrected for the number of tests: below 0.01, chance does not explain the difference, "
+        f"which may be small.{left_out}",
         panels=[marginal_panel(parts[i]) for i in sorted(worst)],
         small=True,
         height=250,
