@@ -60,18 +60,18 @@ SMOOTH = {
 
 @pytest.mark.parametrize("name", EDGES)
 def test_an_edge_is_found_where_the_density_ends(name):
-    """At the simplest number next to the outermost row, in 99 of 100 columns."""
+    """At the simplest number next to the outermost row, in 98 of 100 columns or more."""
     expected, draw = EDGES[name]
     assert all(edge(draw(G(seed), 500)) == expected for seed in range(3))
-    right = sum(edge(draw(G(seed), 2000)) == expected for seed in range(200))
-    assert right >= 198
+    right = sum(edge(draw(G(seed), 2000)) == expected for seed in range(100))
+    assert right >= 98
 
 
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_density_that_falls_to_zero_has_no_edge(name):
     """Neither have clusters, whole numbers and point masses; gamma(3) is the hardest."""
-    wrong = [edge(SMOOTH[name](G(seed), 500)) for seed in range(1000)]
-    assert sum(each is not None for each in wrong) <= 3
+    wrong = [edge(SMOOTH[name](G(seed), 500)) for seed in range(500)]
+    assert sum(each is not None for each in wrong) <= 2
 
 
 def test_a_cluster_next_to_others_has_no_edge():
