@@ -60,6 +60,11 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "Guide: [what the doctor finds](rules.md).",
     ),
     (
+        "Goodness of fit",
+        ("kappaflow.goodness",),
+        "Guide: [how the verdict decides](verdict.md).",
+    ),
+    (
         "Factoring and rewriting",
         ("kappaflow.factor", "kappaflow.rewrite"),
         "Guides: [factoring](theory/factoring.md), [rewriting](rewriting.md).",

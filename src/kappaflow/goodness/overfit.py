@@ -1,7 +1,7 @@
 """How much better a flow scores its training rows than held-out rows."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import norm, t
@@ -9,6 +9,8 @@ from scipy.stats import norm, t
 from kappaflow.goodness.scan import FloatArray
 
 FOLDS = 4
+MOST_SAMPLES, FEW = 20_000, 0.001  # samples, and the share of least log_prob that is left out
+TREES, LEAVES_OF_EACH, QUADRATIC_COLUMNS = 60, 15, 60
 RIDGE = 1e-3  # added to the correlations of a copula
 
 
@@ -23,13 +25,15 @@ class Gap:
     nats: float
     standard_error: float
     informative: float  # number of held-out rows, or fewer if their weights differ
+    tests: int = 1  # of which this difference is the most significant
 
     @property
     def p_value(self) -> float:
         """Probability of a gap as large for a flow that does not depend on the rows."""
         if self.standard_error <= 0:
             return 1.0
-        return float(t.sf(self.nats / self.standard_error, max(1.0, self.informative - 1)))
+        chance = float(t.sf(self.nats / self.standard_error, max(1.0, self.informative - 1)))
+        return min(1.0, self.tests * chance)
 
 
 Scored = tuple[FloatArray, FloatArray]  # features of rows, and their log_prob
@@ -41,26 +45,68 @@ def gap_of(
     modeled: int,
     weights: FloatArray | None = None,
     train_weights: FloatArray | None = None,
+    samples: Scored | None = None,
 ) -> Gap:
     """Returns the difference of the mean log_prob of training rows and of held-out rows.
 
-    Most of its error is chance: some rows are more typical than others. A density that is fitted
-    to some held-out rows says how typical the other rows are, and its difference is subtracted as
-    a control variate. It knows nothing of the training rows. A function that is fitted to the flow
-    itself would know them as the flow does, and subtract the overfitting as well.
+    Most of its error is chance: some rows are more typical than others. A control variate says how
+    typical a row is, and its difference is subtracted. One is a density fitted to some held-out
+    rows for the others; it knows nothing of the training rows. With samples, another is a function
+    fitted to their log_prob. It follows the flow more closely, but knows the training rows as the
+    flow does and may subtract overfitting. The more significant difference counts.
     """
-    (train_features, train_scores), (features, scores) = train, held_out
-    folds = np.random.default_rng(len(features)).permutation(len(features)) % FOLDS
-    train_part, part = np.zeros(len(train_scores)), np.empty(len(scores))
-    for fold in range(FOLDS):
-        own = folds == fold
-        typical = _copula(features[~own], modeled)
-        part[own] = typical(features[own])
-        train_part += typical(train_features) / FOLDS
+    controls = [_from_rows(train[0], held_out[0], modeled)]
+    if samples is not None:
+        predicted = _from_samples(*samples)
+        controls.append((predicted(train[0]), predicted(held_out[0])))
+    gaps = [_gap(train[1], held_out[1], control, weights, train_weights) for control in controls]
+    return replace(min(gaps, key=lambda gap: gap.p_value), tests=len(gaps))
+
+
+def _gap(
+    train_scores: FloatArray,
+    scores: FloatArray,
+    control: tuple[FloatArray, FloatArray],
+    weights: FloatArray | None,
+    train_weights: FloatArray | None,
+) -> Gap:
+    train_part, part = control
     slope = _slope(part, scores)
     train_mean, train_variance, _ = _mean(train_scores - slope * train_part, train_weights)
     mean, variance, informative = _mean(scores - slope * part, weights)
     return Gap(train_mean - mean, float(np.sqrt(train_variance + variance)), informative)
+
+
+def _from_rows(train: FloatArray, rows: FloatArray, modeled: int) -> tuple[FloatArray, FloatArray]:
+    """Returns the log-density of training and held-out rows under densities of other rows."""
+    folds = np.random.default_rng(len(rows)).permutation(len(rows)) % FOLDS
+    train_part, part = np.zeros(len(train)), np.empty(len(rows))
+    for fold in range(FOLDS):
+        own = folds == fold
+        typical = _copula(rows[~own], modeled)
+        part[own] = typical(rows[own])
+        train_part += typical(train) / FOLDS
+    return train_part, part
+
+
+def _from_samples(features: FloatArray, scores: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """Returns a smooth function of features that predicts log_prob: quadratic, then trees."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+    from sklearn.linear_model import LinearRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    features, scores = features[:MOST_SAMPLES], scores[:MOST_SAMPLES]
+    low, high = (float(end) for end in np.quantile(scores, [FEW, 1]))
+    features, scores = features[scores >= low], scores[scores >= low]
+    degree = 2 if features.shape[1] <= QUADRATIC_COLUMNS else 1
+    smooth = make_pipeline(StandardScaler(), PolynomialFeatures(degree), LinearRegression())
+    smooth.fit(features, scores)
+    trees = HistGradientBoostingRegressor(
+        max_iter=TREES, max_leaf_nodes=LEAVES_OF_EACH, random_state=0
+    )
+    trees.fit(features, scores - smooth.predict(features))
+    return lambda rows: np.clip(smooth.predict(rows) + trees.predict(rows), low, high)
 
 
 def _mean(values: FloatArray, weights: FloatArray | None) -> tuple[float, float, float]:

@@ -291,7 +291,8 @@ def _add_overfitting(family: Family, both: Pooled, others: Training) -> Gap | No
         return None  # means of rows with and without weights cannot be compared
     train = others.rows, others.encoded_rows[:, 0]
     held_out = both.features[:n], scores[:n]
-    gap = gap_of(train, held_out, len(both.columns), both.weights, others.weights)
+    samples = both.features[n:], scores[n:]
+    gap = gap_of(train, held_out, len(both.columns), both.weights, others.weights, samples)
     nats = gap.nats / 2
     text = (
         f"The flow overfits: it scores its training rows {gap.nats:.3f} ± "
