@@ -181,10 +181,11 @@ def _evidence(
             yield Evidence((agreement.code,), agreement_chart(agreement, table, is_found=is_found))
 
 
+LIKELIHOOD = tuple(f"KF50{number}" for number in range(1, 9))
 CHARTS: dict[str, tuple[tuple[str, ...], Callable[[Table], Chart]]] = {
     "singular_values": (("KF301",), all_singular_values_chart),
     "far_out": (("KF303",), far_out_chart),
-    "log_prob": (("KF101", "KF102", "KF5"), log_probs_chart),
+    "log_prob": (("KF101", "KF102", *LIKELIHOOD), log_probs_chart),
 }
 TERMS = (
     "Error, warning, note",
