@@ -102,11 +102,13 @@ def compared(kind: str, seed: int) -> str:
     maker, options = KINDS[kind]
     rng = np.random.default_rng(seed)
     number, columns = int(rng.choice(ROWS)), int(rng.choice(WIDTHS))
-    flow, generator = maker(columns, seed), torch.Generator().manual_seed(10**6 + seed)
+    generator = torch.Generator().manual_seed(10**6 + seed)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        flow = maker(columns, seed)
         x, context, weights = _rows(flow, number, options, generator)
         train, train_weights = None, None
-        if seed % 2:
+        if rng.random() < 0.5:
             rows, given, train_weights = _rows(flow, 2 * number, options, generator)
             train = rows, given
         inputs = Inputs(x, context, train, weights, train_weights=train_weights)
