@@ -103,6 +103,17 @@ def test_the_gap_of_a_fitted_gaussian_is_its_number_of_parameters_over_rows(rows
     assert errors.mean() < 0.6 * np.sqrt(columns / 2 * (1 / rows + 1 / 500))
 
 
+def test_a_control_that_knows_the_flow_does_not_hide_its_overfitting():
+    """A function fitted to log_prob of samples of a Gaussian is log_prob itself."""
+    rng = np.random.default_rng(0)
+    train, x = rng.normal(size=(100, 5)), rng.normal(size=(2_000, 5))
+    flow = multivariate_normal(train.mean(0), np.cov(train.T))
+    sides = [(rows, flow.logpdf(rows)) for rows in (train, x, flow.rvs(3_000, random_state=0))]
+    gap, plain = gap_of(*sides[:2], 5, samples=sides[2]), gap_of(*sides[:2], 5)
+    assert (gap.nats, gap.tests) == (plain.nats, 2)
+    assert gap.nats == pytest.approx(0.2, abs=3 * gap.standard_error)
+
+
 def test_a_gap_of_few_heavy_tailed_rows_has_a_larger_p_value_than_a_normal_one():
     """Weights count as fewer rows, on both sides."""
     rng = np.random.default_rng(0)

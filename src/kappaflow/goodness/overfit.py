@@ -11,6 +11,7 @@ from kappaflow.goodness.scan import FloatArray
 FOLDS = 4
 MOST_SAMPLES, FEW = 20_000, 0.001  # samples, and the share of least log_prob that is left out
 TREES, LEAVES_OF_EACH, QUADRATIC_COLUMNS = 60, 15, 60
+NEGLIGIBLE = 0.02  # nats by which a flow may score its training rows higher
 RIDGE = 1e-3  # added to the correlations of a copula
 
 
@@ -53,14 +54,16 @@ def gap_of(
     typical a row is, and its difference is subtracted. One is a density fitted to some held-out
     rows for the others; it knows nothing of the training rows. With samples, another is a function
     fitted to their log_prob. It follows the flow more closely, but knows the training rows as the
-    flow does and may subtract overfitting. The more significant difference counts.
+    flow does and may subtract overfitting: all of it if the flow is a normal. Its difference
+    counts if it is more significant and not negligible.
     """
     controls = [_from_rows(train[0], held_out[0], modeled)]
     if samples is not None:
         predicted = _from_samples(*samples)
         controls.append((predicted(train[0]), predicted(held_out[0])))
     gaps = [_gap(train[1], held_out[1], control, weights, train_weights) for control in controls]
-    return replace(min(gaps, key=lambda gap: gap.p_value), tests=len(gaps))
+    listed = [gaps[0], *(gap for gap in gaps[1:] if gap.nats >= NEGLIGIBLE)]
+    return replace(min(listed, key=lambda gap: gap.p_value), tests=len(gaps))
 
 
 def _gap(
