@@ -81,10 +81,9 @@ def build_report(
     for key in ("frames", "row_shares", "sample_shares"):
         corner[key] = repeated(corner[key], drawn)
     clouds = {k: np.resize(corner[k], (min(rows, 400), drawn)).tolist() for k in KNOWN}
-    densities = repeated(corner["densities"], drawn * (drawn - 1) // 2)
-    charts["corner"] = {**corner, **clouds, "columns": names[:drawn], "densities": densities}
-    triangles = [[[r] * i for i in range(len(names[:12]))] for r in (0.3, 0.2)]
-    charts["correlations"] = {**few, "rows": rows, "data": triangles[0], "samples": triangles[1]}
+    for key in ("densities", "correlations"):
+        corner[key] = repeated(corner[key], drawn * (drawn - 1) // 2)
+    charts["corner"] = {**corner, **clouds, "columns": names[:drawn]}
     charts["latent"]["coordinates"] = repeated(charts["latent"]["coordinates"], columns)
     for name, table in profile.items():
         if isinstance(table, dict) and name != "predicted_round_trip":

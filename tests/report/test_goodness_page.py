@@ -9,11 +9,13 @@ import torch
 from tests.report.examples import Page, build_report, compared_at_contexts, conditional_rows
 
 import kappaflow as kf
+from kappaflow.goodness.corner import corner_of
 from kappaflow.report.calibration import pit_chart
 from kappaflow.report.diagnosis import render_diagnosis
 from kappaflow.report.files import from_json, render, to_json
 from kappaflow.report.goodness import goodness_section
 from kappaflow.report.page import Charts, TextTable
+from kappaflow.report.pairs import corner_chart
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,24 @@ def test_a_corner_has_the_columns_of_the_worst_deviations():
     density = np.reshape(corner.densities[-1], (24, 24))  # rows are cells of the last column
     np.testing.assert_allclose(density.sum(1), corner.sample_shares[-1], atol=1e-4)
     np.testing.assert_allclose(density.sum(0), corner.sample_shares[-2], atol=1e-4)
+
+
+def test_a_panel_of_a_pair_has_its_columns_and_correlations():
+    """Lines over the second column along the vertical axis; a constant column has no number."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 3)) * [1, 1, 0]
+    samples = np.hstack([rows[:, :1], 0.1 * rows[:, 1:2] - rows[:, :1], rows[:, 2:]])
+    samples[7] = np.inf
+    chart = corner_chart(corner_of(["a", "b", "c"], rows, samples))
+    assert chart.panels[3].title.startswith("r 0.0") or chart.panels[3].title.startswith("r −0.0")
+    assert chart.panels[3].title.endswith(", −0.99")
+    assert chart.panels[6].title == "r not finite, not finite"
+    density, series = np.array(chart.panels[3].contour.density), chart.panels[4].series
+    assert (chart.panels[3].x, chart.panels[3].y) == ("a", "b")
+    width = (chart.panels[4].x_range[1] - chart.panels[4].x_range[0]) / 24
+    inside = np.array(series[1].y[1:-1]) * width
+    np.testing.assert_allclose(density.sum(1), inside, atol=0.01)
+    assert np.corrcoef(density.sum(1), inside)[0, 1] > 0.999
 
 
 def right_flow(features):
@@ -121,15 +141,16 @@ def test_the_worst_context_is_a_histogram_of_ranks(compared):
 
 def test_a_page_of_a_right_flow_has_no_picture_of_a_worst_place():
     """It says that no test found a difference, and what would not have shown."""
-    x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
-    result = kf.two_sample(right_flow(2), x)
-    report = build_report(columns=2, two_sample=result, corner=result.corner, correlations=None)
+    x = torch.randn(500, 12, generator=torch.Generator().manual_seed(0))
+    result = kf.two_sample(right_flow(12), x)
+    report = build_report(columns=12, two_sample=result, corner=result.corner)
     page = Page(render(report))
     assert "worst" not in page.figures
     assert "No test of columns, pairs or all columns together finds a difference." in page.words
     assert "With 500 held-out rows, a line with less than" in page.words
-    edges = np.array(result.marginals[0].edges)
-    np.testing.assert_allclose(np.diff(edges), edges[1] - edges[0])  # fine bins need a deviation
+    for marginal in result.marginals:  # fine bins need a deviation
+        widths = np.diff(marginal.edges)
+        np.testing.assert_allclose(widths, widths[0])
 
 
 def test_negligible_deviations_are_folded_below_a_green_verdict():

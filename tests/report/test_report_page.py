@@ -100,7 +100,6 @@ def test_names_with_script_tags_stay_text():
         plain,
         about=plain.about.model_copy(update={"title": EVIL, "command": EVIL, "finished_at": EVIL}),
         notes=[EVIL],
-        correlations=plain.charts.correlations.model_copy(update={"columns": [EVIL] * 3}),
         two_sample=renamed(plain.charts.two_sample, EVIL),
         corner=replace(plain.charts.corner, columns=(EVIL,) * 3),
         profile=profile,
@@ -201,7 +200,7 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(value):
         {"findings": []},
         {"curves": []},
         {"two_sample": None},
-        {"corner": None, "correlations": None},
+        {"corner": None},
         {"latent": Latent(edges=[], density=[], normal=[], coordinates=[], beyond_four=NAN)},
         {
             "curves": [
@@ -259,20 +258,6 @@ def test_the_page_says_when_and_how_it_was_made_and_from_which_data():
     about = report.about.model_copy(update=unknown)
     text = render(report.model_copy(update={"about": about}))
     assert not any(word in text for word in ("Trained:", "Command:", "SHA-256 of the data"))
-
-
-def test_the_largest_difference_of_two_correlations_comes_first():
-    """In a folded table with its error, without a judgment."""
-    report = build_report(rows=104)
-    data = [[0.5] * position for position in range(10)]
-    samples = [[0.5] * position for position in range(10)]
-    samples[7][2] = -0.5
-    known = report.charts.correlations.model_copy(update={"data": data, "samples": samples})
-    html = render(changed(report, correlations=known))
-    table = html[html.index("Rank correlations (Spearman)") :]
-    first = table[table.index("<tbody>") : table.index("</tr>", table.index("<tbody>"))]
-    assert "column 3 and column 8" in first and "−1.00 ± 0.11" in first
-    assert "standard errors" not in table[: table.index("</details>")]
 
 
 def test_the_page_says_that_a_flow_is_worse_than_a_gaussian():

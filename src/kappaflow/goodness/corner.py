@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import rankdata
 
 from kappaflow.goodness.deviation import Deviation
 from kappaflow.goodness.pooled import Pooled
@@ -11,6 +12,7 @@ from kappaflow.goodness.scan import FloatArray, IntArray
 
 MOST_COLUMNS = 5
 POINTS = 500
+FEWEST = 4  # samples that are finite, for a correlation
 CELLS = 24  # along each column
 BEYOND, MARGIN = 0.005, 0.2  # share of the rows outside of the frame at each end; its margin
 Shares = tuple[float, ...]
@@ -29,6 +31,7 @@ class Corner:
         sample_shares: The same of all samples.
         densities: For each pair, (1, 0), (2, 0), (2, 1) and so on, the share of all samples in
             24 x 24 cells: 24 of the second column of the pair for each cell of the first.
+        correlations: For each pair, the rank correlation (Spearman) of rows and of samples.
     """
 
     columns: tuple[str, ...]
@@ -38,6 +41,7 @@ class Corner:
     row_shares: tuple[Shares, ...]
     sample_shares: tuple[Shares, ...]
     densities: tuple[Shares, ...]
+    correlations: tuple[tuple[float, float], ...]
 
 
 def corner_of(
@@ -53,6 +57,7 @@ def corner_of(
         rows = rows[rng.choice(len(rows), len(rows), p=weights / weights.sum())]
     frames = [_frame(column) for column in rows.T]
     row_cells, cells = (_cells(values, frames) for values in (rows, samples))
+    of_rows, of_samples = map(_rank_correlations, (rows, samples))
     pairs = [(i, j) for i in range(len(columns)) for j in range(i)]
     return Corner(
         tuple(columns),
@@ -62,6 +67,7 @@ def corner_of(
         tuple(_shares(own, len(rows)) for own in row_cells),
         tuple(_shares(own, len(samples)) for own in cells),
         tuple(_shares(cells[i], len(samples), cells[j]) for i, j in pairs),
+        tuple((float(of_rows[pair]), float(of_samples[pair])) for pair in pairs),
     )
 
 
@@ -72,6 +78,14 @@ def corner_of_deviations(both: Pooled, deviations: Sequence[Deviation]) -> Corne
     index = [i for i, name in enumerate(both.names) if name in known[:MOST_COLUMNS]]
     values, n = both.features[:, index], both.pool.rows
     return corner_of([both.names[i] for i in index], values[:n], values[n:], both.weights)
+
+
+def _rank_correlations(values: FloatArray) -> FloatArray:
+    finite = values[np.isfinite(values).all(1)]
+    if len(finite) < FEWEST:
+        return np.full((values.shape[1],) * 2, np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant column
+        return np.atleast_2d(np.corrcoef(rankdata(finite, axis=0), rowvar=False))
 
 
 def _frame(values: FloatArray) -> tuple[float, float]:

@@ -33,7 +33,6 @@ from kappaflow.report.pairs import corner_chart
 from kappaflow.report.table_charts import latent_charts
 from kappaflow.report.training import learning_curves
 from kappaflow.runs.table_content import (
-    correlations,
     in_proportion,
     latent_of,
     samples_like,
@@ -215,11 +214,8 @@ def pairs(
     with measuring(own):
         samples = samples_like(own, batch_of(table, own))
     shown = [table.columns.index(name) for name in chosen]
-    part = Table(table.values[:, shown], tuple(chosen), table.rows, table.source)
-    sampled = samples[:, shown]
-    corner = corner_of(chosen, part.values, sampled, points=len(part))
-    chart = corner_chart(corner, correlations(part, sampled), "data")
-    return drawn(chart, interactive=interactive)
+    corner = corner_of(chosen, table.values[:, shown], samples[:, shown], points=len(table))
+    return drawn(corner_chart(corner, "data"), interactive=interactive)
 
 
 def latent(

@@ -72,25 +72,6 @@ class WorstRows(Part):
     rows: list[WorstRow]
 
 
-class Correlations(Part):
-    """Rank correlations (Spearman) of pairs of columns, among held-out rows and among samples.
-
-    Attributes:
-        columns: Names of the columns, with the context last; of many columns, those whose
-            correlations differ most.
-        left_out: Number of columns that are not shown.
-        rows: Number of rows, and at most of samples.
-        data: For each column, its correlations with those before it among the held-out rows.
-        samples: The same among the samples.
-    """
-
-    columns: list[str]
-    left_out: int
-    rows: int
-    data: list[list[float]]
-    samples: list[list[float]]
-
-
 class Latent(Part):
     """Latents of held-out rows: a histogram of all coordinates, compared with the base.
 
@@ -126,7 +107,6 @@ class TableCharts(Part):
     Attributes:
         worst_rows: The test rows with the lowest density.
         scores: Histograms for each of the separations.
-        correlations: Correlations among data and samples; None if there is no pair of columns.
         two_sample: The comparison of samples with held-out rows; None if it was not made.
         corner: Its columns, two at a time.
         calibration: The ranks of held-out rows among samples; None for a flow without a context.
@@ -135,7 +115,6 @@ class TableCharts(Part):
 
     worst_rows: WorstRows | None = None
     scores: list[ScoreDensities] = []
-    correlations: Correlations | None = None
     latent: Latent
     two_sample: TwoSample | None = None
     corner: Corner | None = None

@@ -10,10 +10,9 @@ from kappaflow.goodness.corner import Corner
 from kappaflow.goodness.given import GivenDensity
 from kappaflow.report.calibration import contexts_chart, coverage_chart, pit_chart, ranks_panel
 from kappaflow.report.charts import Box, Chart, Panel
-from kappaflow.report.content import Correlations
 from kappaflow.report.numbers import count, significant
 from kappaflow.report.page import Block, Charts, Details, Heading, Section, Text, TextTable
-from kappaflow.report.pairs import corner_chart, correlation_details, worst_pair_panel
+from kappaflow.report.pairs import corner_chart, worst_pair_panel
 from kappaflow.report.table_charts import (
     given_chart,
     marginal_panel,
@@ -29,7 +28,6 @@ def goodness_section(
     goodness: Goodness,
     corner: Corner | None,
     given: Sequence[GivenDensity] = (),
-    correlations: Correlations | None = None,
 ) -> Section:
     """Returns the comparison of samples with held-out rows: the worst place, tables and charts."""
     result, calibration = goodness.two_sample, goodness.calibration
@@ -37,10 +35,8 @@ def goodness_section(
     blocks.append(Text(" ".join(goodness.limits), style="quiet"))
     at_contexts, charts = given_chart(given), [marginals_chart(result.marginals)]
     if corner is not None and len(corner.columns) > 1:
-        charts.append(corner_chart(corner, correlations))
+        charts.append(corner_chart(corner))
     blocks.append(Charts(charts, wide=True))
-    if correlations is not None:
-        blocks.append(correlation_details(correlations))
     if calibration is not None:
         known = (coverage_chart(calibration), pit_chart(calibration), contexts_chart(calibration))
         blocks.append(Heading("Calibration", id="calibration"))

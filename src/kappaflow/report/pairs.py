@@ -1,9 +1,8 @@
-"""Pairs of columns: a corner plot of held-out rows and samples, and their correlations."""
+"""Pairs of columns: a corner plot of held-out rows and samples, and the worst pair."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,79 +18,26 @@ from kappaflow.report.charts import (
     histogram,
     line,
 )
-from kappaflow.report.content import Correlations
-from kappaflow.report.numbers import fixed, is_finite
-from kappaflow.report.page import Details, TextTable
+from kappaflow.report.numbers import fixed
 from kappaflow.report.table_charts import ROWS
 
-SHOWN_DIFFERENCES = 10
 NOTABLE_SHARE = 0.02  # of the samples outside of a frame
 Rows = Sequence[Sequence[float]]
 
 
-class PairDifference(NamedTuple):
-    """A pair of columns with its correlations, their difference and its standard error."""
-
-    first: str
-    second: str
-    data: float
-    samples: float
-    difference: float
-    error: float
-
-
-def differences(parts: Correlations) -> list[PairDifference]:
-    """Returns the pairs whose two correlations are finite, the largest difference first.
-
-    The variance of Fisher's transform of a rank correlation is 1.06 / (n - 3), by Fieller, Hartley
-    and Pearson 1957.
-    """
-    unit, names = math.sqrt(1.06 / max(1, parts.rows - 3)), parts.columns
-    pairs = [
-        PairDifference(names[j], name, a, b, b - a, unit * math.hypot(1 - a * a, 1 - b * b))
-        for name, data, samples in zip(names, parts.data, parts.samples, strict=True)
-        for j, (a, b) in enumerate(zip(data, samples, strict=True))
-        if is_finite(a) and is_finite(b)
-    ]
-    return sorted(pairs, key=lambda pair: -abs(pair.difference))
-
-
-def correlation_details(parts: Correlations) -> Details:
-    """Returns the largest differences as a folded table."""
-    rows = [
-        [
-            f"{pair.first} and {pair.second}",
-            fixed(pair.data, 2),
-            fixed(pair.samples, 2),
-            f"{fixed(pair.difference, 2)} ± {fixed(pair.error, 2)}",
-        ]
-        for pair in differences(parts)[:SHOWN_DIFFERENCES]
-    ]
-    columns = ("Columns", "Held-out rows", "Samples", "Difference")
-    summary = "Rank correlations (Spearman) of the pairs that differ most"
-    return Details(summary, [TextTable(columns, rows)])
-
-
-def corner_chart(corner: Corner, known: Correlations | None, rows: str = ROWS) -> Chart:
+def corner_chart(corner: Corner, rows: str = ROWS) -> Chart:
     """Returns each pair of columns with its rank correlations, and densities on the diagonal."""
-    titles = {
-        frozenset((pair.first, pair.second)): f"r {fixed(pair.data, 2)}, {fixed(pair.samples, 2)}"
-        for pair in (differences(known) if known else [])
-    }
-    names, panels = corner.columns, list[Panel | None]()
-    for i, name in enumerate(names):
-        for j in range(i):
-            title = titles.get(frozenset((names[j], name)), "")
-            panels.append(replace(_pair_panel(corner, j, i, rows), title=title))
-        panels += [_diagonal(corner, i, rows), *[None] * (len(names) - 1 - i)]
-    caption = "Points are held-out rows. Lines contain 50, 90 and 99 % of the samples. "
-    caption += "r is the rank correlation in rows, and in samples." if titles else ""
+    columns, panels = range(len(corner.columns)), list[Panel | None]()
+    for i in columns:
+        panels += [_pair_panel(corner, j, i, rows) for j in columns[:i]]
+        panels += [_diagonal(corner, i, rows), *[None for _ in columns[i + 1 :]]]
     return Chart(
         name="corner",
         title="Two columns at a time",
-        caption=caption,
+        caption="Points are held-out rows. Lines contain 50, 90 and 99 % of the samples. r is the "
+        "rank correlation (Spearman) of rows, and of samples.",
         panels=panels,
-        columns=len(names),
+        columns=len(columns),
         small=True,
         height=None,
     )
@@ -110,7 +56,7 @@ def worst_pair_panel(corner: Corner, box: dict[str, tuple[float, float]]) -> Pan
     panel = _pair_panel(corner, j, i)
     samples = _points("samples", corner.samples, j, i, SAMPLES)
     boxes = [Box(x=ends[0], y=ends[1])]
-    return replace(panel, series=[*panel.series, samples], contour=None, boxes=boxes)
+    return replace(panel, title="", series=[*panel.series, samples], contour=None, boxes=boxes)
 
 
 def _points(name: str, points: Rows, j: int, i: int, tone: int) -> Series:
@@ -119,12 +65,14 @@ def _points(name: str, points: Rows, j: int, i: int, tone: int) -> Series:
 
 def _pair_panel(corner: Corner, j: int, i: int, rows: str = ROWS) -> Panel:
     """Returns points of rows and a contour of samples: column i against column j."""
-    shares = np.array(corner.densities[i * (i - 1) // 2 + j])
+    pair = i * (i - 1) // 2 + j
+    shares, correlations = np.array(corner.densities[pair]), corner.correlations[pair]
     cells, outside = math.isqrt(len(shares)), 1 - float(shares.sum())
     x_ends, y_ends = corner.frames[j], corner.frames[i]
     density = shares.reshape(cells, cells).tolist()
     note = f"{100 * outside:.0f} % of the samples outside" if outside > NOTABLE_SHARE else ""
     return Panel(
+        title=f"r {fixed(correlations[0], 2)}, {fixed(correlations[1], 2)}",
         x=corner.columns[j],
         y=corner.columns[i],
         x_range=x_ends,

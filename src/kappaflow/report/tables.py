@@ -254,7 +254,7 @@ def _samples_section(charts: TableCharts) -> Section:
         text = Text("Samples were not compared with held-out rows.")
         return Section("samples", "Samples against held-out rows", [text], link="Samples")
     goodness = Goodness(charts.two_sample, charts.calibration)
-    return goodness_section(goodness, charts.corner, charts.given, charts.correlations)
+    return goodness_section(goodness, charts.corner, charts.given)
 
 
 def _latent_section(latent: Latent) -> Section:

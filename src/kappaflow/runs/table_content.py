@@ -28,7 +28,6 @@ from kappaflow.goodness.given import GivenDensity, given_densities
 from kappaflow.goodness.goodness import Match, matcher
 from kappaflow.goodness.inputs import Inputs
 from kappaflow.report.content import (
-    Correlations,
     Latent,
     ScoreDensities,
     TableCharts,
@@ -50,7 +49,6 @@ from kappaflow.training.measure import mean, standard_error
 if TYPE_CHECKING:
     from kappaflow.runs.table_data import TableData
 
-CORRELATED_ROWS, CORRELATED_COLUMNS = 20_000, 40  # at most
 BINS = 40
 POINTS = 64  # rows at which conditioning is profiled
 PICTURED_ROWS = 20_000  # at most as many for a table with weights, if it has no more rows
@@ -69,7 +67,6 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
     test = batch_of(data.test, flow)
     pictured = test if shown is data.test else batch_of(shown, flow)
     nll, few = -log_prob_of(flow, test), test.at(slice(0, POINTS))
-    samples = samples_like(flow, pictured)
     padding, weighted = added_padding(flow, test)
     separation = separation_of(flow, nll, data)
     likelihood, *parts = _likelihoods(flow, nll, data)
@@ -93,7 +90,6 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
         charts=TableCharts(
             worst_rows=worst_rows(data, nll),
             scores=[separation[1]] if separation else [],
-            correlations=correlations(shown, samples),
             latent=latent_of(flow, pictured),
             given=_given(flow, data.test, test),
             **_compared(diagnosis.goodness),
@@ -277,46 +273,6 @@ def _density(values: np.ndarray, edges: np.ndarray) -> list[float]:
     """Returns the density in each bin; values outside of the bins count in the total."""
     counts = np.histogram(values[np.isfinite(values)], bins=edges)[0]
     return (counts / (len(values) * np.diff(edges))).tolist()
-
-
-def correlations(test: Table, samples: np.ndarray) -> Correlations | None:
-    """Returns the rank correlations of rows and of samples, (rows, columns), with their context.
-
-    Of many columns, those that differ most are kept. None for a single column, or if fewer than
-    four samples are finite.
-
-    Example:
-        >>> from kappaflow.data import load_table
-        >>> table = load_table(np.array([[0.0, 1.0], [1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]))
-        >>> result = correlations(table, table.values * [1, -1])
-        >>> result.data, result.samples
-        ([[], [1.0]], [[], [-1.0]])
-    """
-    from scipy.stats import rankdata  # takes half as long to load as torch
-
-    rows = [table[:CORRELATED_ROWS] for table in (test.all_values, _with_context(test, samples))]
-    rows = [table[np.isfinite(table).all(1)] for table in rows]
-    if len(test.all_columns) < 2 or min(map(len, rows)) < 4:
-        return None
-    with np.errstate(invalid="ignore", divide="ignore"):  # a constant column
-        data, drawn = (np.corrcoef(rankdata(table, axis=0), rowvar=False) for table in rows)
-    differences = np.nan_to_num(np.abs(data - drawn)).max(0)
-    kept = np.sort(np.argsort(-differences, kind="stable")[:CORRELATED_COLUMNS])
-    triangles = [
-        [np.round(matrix[i, kept[:n]], 4).tolist() for n, i in enumerate(kept)]
-        for matrix in (data, drawn)
-    ]
-    return Correlations(
-        columns=[test.all_columns[i] for i in kept],
-        left_out=len(test.all_columns) - len(kept),
-        rows=len(rows[0]),
-        data=triangles[0],
-        samples=triangles[1],
-    )
-
-
-def _with_context(test: Table, samples: np.ndarray) -> np.ndarray:
-    return samples if test.context is None else np.hstack([samples, test.context])
 
 
 @torch.no_grad()

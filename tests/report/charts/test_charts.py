@@ -153,6 +153,8 @@ def test_a_lower_panel_shares_the_horizontal_axis(tmp_path):
     figure = drawn(one)[0]
     assert [trace.get("yaxis") for trace in figure["data"]] == [None, "y2"]
     assert figure["layout"]["xaxis"]["title"]["text"] == "mass"
+    lines = figure["data"][0]["contours"]
+    assert (lines["start"], lines["end"], lines["size"]) == (1, 3, 1)
     assert figure["layout"]["shapes"][0]["yref"] == "y domain"
     assert (figure["layout"]["shapes"][1]["y0"], figure["layout"]["shapes"][1]["y1"]) == (0.1, 0.2)
     assert [panel.y for panel in one.unstacked.panels] == ["share", "share", "pull", "pull"]
