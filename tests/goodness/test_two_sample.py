@@ -1,13 +1,17 @@
 """`two_sample`: deviations that a user must hear of, at their place, and none on right flows."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from benchmarks.right_flows import right_flows
 from tests.goodness.exact_flows import Map, draws, kept, normal, table, uniform
 
 import kappaflow as kf
+from kappaflow.goodness.deviation import Deviation
+from kappaflow.goodness.family import Family
 from kappaflow.goodness.overfit import Gap
 
 
@@ -197,3 +201,21 @@ def test_wrong_rows_are_named_in_one_sentence(function, flow, rows, words):
     with pytest.raises(kf.errors.ArgumentError) as error:
         function(flow, rows)
     assert str(error.value).startswith(words)
+
+
+def test_tests_share_the_probability_of_a_false_alarm():
+    """A p-value counts times the tests of its group and the groups."""
+    family = Family(3)
+    one = Deviation("column", ("x0",), ((0.0, 1.0),), 0.02, 0.001, 500, 1e-3, 0.1)
+    family.add(one, 4)
+    assert not family.sorted()
+    family.add(one, 3)
+    assert [found.p_value for found in family.sorted()] == [pytest.approx(0.009)]
+    assert family.sorted()[0].level == "bad"
+
+
+@pytest.mark.slow
+def test_right_flows_of_all_kinds_are_good():
+    """At most 1 of 72; all of them, far more often, by the benchmark."""
+    counts = sum(right_flows(72).values(), Counter())
+    assert counts["good"] >= 71, counts
