@@ -1,12 +1,13 @@
 """`two_sample`: deviations that a user must hear of, at their place, and none on right flows."""
 
+import importlib
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from benchmarks.right_flows import right_flows
 from tests.goodness.exact_flows import Map, draws, kept, normal, table, uniform
 
 import kappaflow as kf
@@ -215,7 +216,9 @@ def test_tests_share_the_probability_of_a_false_alarm():
 
 
 @pytest.mark.slow
-def test_right_flows_of_all_kinds_are_good():
-    """At most 1 of 72; all of them, far more often, by the benchmark."""
-    counts = sum(right_flows(72).values(), Counter())
+def test_right_flows_of_all_kinds_are_good(monkeypatch):
+    """At most 1 of 72 is not; the benchmark compares more of them."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
+    right = importlib.import_module("benchmarks.right_flows")
+    counts = sum(right.right_flows(72).values(), Counter())
     assert counts["good"] >= 71, counts
