@@ -166,25 +166,31 @@ def verdict_values(found: dict[str, Any]) -> dict[str, Any]:
         "tables": len({(line["part"], line["table"]) for line in lines}),
         "wrong": len(wrong),
         "green": ", ".join(f"{line['table']} ({line['fit']})" for line in green) or "none",
-        **{part: _table(part, lines) for part in PARTS},
+        "levels": _levels(lines),
+        "right": _right(found.get("right", {})),
         "seconds": float(np.median([line["compared_s"] for line in good])),
         "most_seconds": max(line["compared_s"] for line in good),
         "share": sum(line["compared_s"] for line in good) / sum(line["fit_s"] for line in good),
     }
 
 
-def _table(part: str, lines: list[Line]) -> str:
-    by_table = {
-        name: {line["fit"]: line for line in lines if line["table"] == name}
-        for name in PARTS[part]
-    }
+def _levels(lines: list[Line]) -> str:
+    found = {key_of(line, KEY): line for line in lines}
     return markdown(
-        ["table", "rows", *FITS],
+        ["table", "part", "rows", *FITS],
         [
-            [name, f"{known.rows:,}", *(_cell(by_table[name].get(fit)) for fit in FITS)]
-            for name, known in PARTS[part].items()
+            [name, part, f"{known.rows:,}", *(_cell(found.get((part, name, fit))) for fit in FITS)]
+            for part, tables in PARTS.items()
+            for name, known in tables.items()
         ],
     )
+
+
+def _right(counts: Line) -> str:
+    """Returns a sentence on right flows, from their number and that of false alarms."""
+    if not counts:
+        return ""
+    return f"Of {counts['flows']:,} right flows of {counts['kinds']} kinds, {counts['alarms']} had one."
 
 
 def _cell(line: Line | None) -> str:

@@ -9,6 +9,7 @@ import torch
 
 import kappaflow as kf
 from interop import foreign
+from kappaflow.diagnosis.doctor import diagnose_rows
 from kappaflow.errors import ArgumentError
 from kappaflow.foreign.layers import ForeignLayer, Parts
 
@@ -138,7 +139,7 @@ def test_the_doctor_changes_nothing(name):
         flow.train()
     diagnosis = kf.doctor(flow, x)
     codes = {finding.code for finding in diagnosis.findings if finding.severity != "note"}
-    assert codes == ({"KF206"} if name.startswith("torchflows") else set())
+    assert codes - {"KF509"} == ({"KF206"} if name.startswith("torchflows") else set())
     if module:
         assert flow.training
         # torchflows has a buffer of uninitialized memory, which can hold NaN.
@@ -375,9 +376,8 @@ def test_a_batch_of_numbers_is_a_vector(conditional):
     torch.testing.assert_close(wrapped.own_log_prob(x, context), expected)
     if not conditional:  # Pyro cannot sample it
         assert wrapped.own_sample(32)[0].shape == (32, 2)
-    assert not [
-        finding for finding in kf.doctor(flow, x, context).findings if finding.severity != "note"
-    ]
+    findings = diagnose_rows(flow, x, context, compares_samples=False).findings
+    assert not [finding for finding in findings if finding.severity != "note"]
 
 
 def test_a_bounded_base_of_zuko_has_no_density_outside_of_its_support():
