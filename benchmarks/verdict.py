@@ -19,6 +19,7 @@ from benchmarks.lines import (
 )
 from benchmarks.machine import machine
 from benchmarks.processes import console
+from benchmarks.right_flows import right_flows
 from benchmarks.suite import KEPT
 from benchmarks.tables import markdown
 from benchmarks.verdict_tables import DEVELOPMENT, JUDGED, Rows, VerdictTable
@@ -38,6 +39,7 @@ FITS = ("bad", "moderate", "good")
 FRESH = 50_000  # rows for the divergence
 PARTS = {"development": DEVELOPMENT, "judged": JUDGED}
 FIRST_SEED = {"development": 100, "judged": 150}
+RIGHT = 1_500  # comparisons of right flows
 KEY = ("part", "table", "fit")
 WRONG = 0.05  # nats from which no verdict may be good, at 20,000 rows or more
 LEAST_ROWS = 20_000
@@ -57,7 +59,8 @@ def verdict(
     Parameters
     ----------
     part
-        "development", whose tables decided the thresholds, or "judged".
+        "development", whose tables decided the thresholds, "judged", or "right": 1,500 comparisons
+        of flows with rows drawn from them.
     only
         Names of tables to fit, instead of all of the part.
     fits
@@ -68,7 +71,10 @@ def verdict(
     torch.set_num_threads(1)
     file = results / "verdict.jsonl"
     append_machine(file, machine())
-    for number, (name, known) in enumerate(PARTS[part].items()):
+    if part == "right":
+        counts = right_flows(RIGHT)
+        append_line(file, {"part": part, "table": "", "fit": "", "levels": counts})
+    for number, (name, known) in enumerate(PARTS.get(part, {}).items()):
         for fit in FITS if only is None or name in only else ():
             seed = FIRST_SEED[part] + number
             folder = fits / part / name.replace(" ", "_").replace(",", "")
@@ -82,9 +88,9 @@ def verdict(
             )
     lines, machines = read_lines(file)
     latest = {key_of(line, KEY): line for line in lines}
-    write_results(
-        file.with_suffix(".json"), {"machine": machines[-1], "lines": [*latest.values()]}
-    )
+    right = latest.pop(("right", "", ""), {}).get("levels", {})
+    found = {"machine": machines[-1], "lines": [*latest.values()], "right": right}
+    write_results(file.with_suffix(".json"), found)
 
 
 def fitted(known: VerdictTable, seed: int, fit: str, folder: Path) -> Path:
@@ -186,11 +192,16 @@ def _levels(lines: list[Line]) -> str:
     )
 
 
-def _right(counts: Line) -> str:
-    """Returns a sentence on right flows, from their number and that of false alarms."""
+def _right(counts: dict[str, dict[str, int]]) -> str:
+    """Returns a sentence on right flows, from the number of each level by kind."""
     if not counts:
         return ""
-    return f"Of {counts['flows']:,} right flows of {counts['kinds']} kinds, {counts['alarms']} had one."
+    flows = sum(sum(levels.values()) for levels in counts.values())
+    alarms = flows - sum(levels.get("good", 0) for levels in counts.values())
+    return (
+        f"Of {flows:,} comparisons of flows of {len(counts)} kinds with rows drawn from them "
+        f"(`python -m benchmarks verdict --part right`), {alarms} were not good."
+    )
 
 
 def _cell(line: Line | None) -> str:

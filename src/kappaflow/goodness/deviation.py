@@ -98,6 +98,8 @@ def interval_phrase(low: float, high: float) -> str:
     width = high - low if len(ends) == 2 else max(ends, default=1.0)
     if not ends:
         return "anywhere"
+    if low == high:
+        return f"equal to {low:.6g}"
     if math.isinf(low):
         return f"below {number(high, width)}"
     if math.isinf(high):

@@ -53,7 +53,7 @@ class Goodness:
         if first.test == "pit":
             return f"Do not use this flow for {first.place}."
         is_small = max(first.share, first.expected) <= LOCAL
-        if first.is_located and is_small and first.nats >= self.two_sample.nats / 2:
+        if first.is_located and is_small and first.nats >= self.two_sample.nats / 3:
             return (
                 f"Do not use this flow for {first.place}: too {first.few} samples are there, "
                 f"{first.counts} are."

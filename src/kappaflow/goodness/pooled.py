@@ -1,5 +1,6 @@
 """`Pooled`: held-out rows and samples of a flow, side by side, with their log_prob."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from kappaflow.data.rounding import resolution
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
+from kappaflow.goodness.deviation import Bounds
 from kappaflow.goodness.inputs import Inputs
 from kappaflow.goodness.scan import FloatArray, IntArray, Pool
 
@@ -81,6 +83,18 @@ class Pooled:
         if feature not in self._orders:
             self._orders[feature] = self.order_of(self.features[:, feature])
         return self._orders[feature]
+
+    def rounded(self, name: str, bounds: Bounds) -> Bounds:
+        """Returns the ends of a region of a column, as values of its grid if it has one."""
+        grid = self.grids.get(self.names.index(name)) if name in self.columns else None
+        if grid is None:
+            return bounds
+        start, step = grid
+        ends = [
+            start + step * round((end - start) / step) if math.isfinite(end) else end
+            for end in bounds
+        ]
+        return ends[0], ends[1]
 
     def order_of(self, values: FloatArray) -> IntArray:
         """Returns the order of rows and samples by a value of each; equal ones are mixed."""

@@ -271,10 +271,11 @@ def _worst_leaf(both: Pooled, result: Classified) -> Deviation:
     edges = np.cumsum([0, *(len(box.inside) for box in boxes)])
     cell = Tally(both.pool, order).worst(edges, len(boxes))
     box = boxes[int(np.searchsorted(edges, cell.start, side="right")) - 1].bounds
+    names = tuple(both.names[feature] for feature in box)
     return Deviation(
         "classifier",
-        tuple(both.names[feature] for feature in box),
-        tuple(box.values()),
+        names,
+        tuple(map(both.rounded, names, box.values())),
         cell.share,
         cell.expected,
         n,
@@ -365,6 +366,7 @@ def _of_scan(
     test: str, names: tuple[str, ...], region: tuple[Bounds, ...], scan: Scan, both: Pooled
 ) -> Deviation:
     cell, rows = scan.cell, both.pool.rows
+    region = tuple(map(both.rounded, names, region))
     return Deviation(test, names, region, cell.share, cell.expected, rows, scan.p_value, scan.nats)
 
 
