@@ -140,8 +140,9 @@ def _print(diagnosis: "Diagnosis", points_text: str, page: Path | None) -> None:
     print_text(f"{diagnosis.verdict}\n")
     print_findings(diagnosis.findings, fixes=True)
     measured = {"examined at": points_text, **diagnosis.measured}
-    if not measured["not_checked"]:
-        del measured["not_checked"]
+    for name in ("not_checked", "not_compared"):
+        if not measured[name]:
+            del measured[name]
     if page is not None:
         measured["page"] = str(page)
     print_columns(

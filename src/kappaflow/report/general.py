@@ -62,6 +62,7 @@ def report_page(
     result, profile = report.result, report.profile
     curves = learning_curves(report.curves, report.best_epoch)
     files = "" if alone else FILES
+    findings = findings_section([Card(finding) for finding in result.findings])
     return Page(
         command="kappaflow report",
         title=report.about.title,
@@ -71,8 +72,7 @@ def report_page(
         without_script=files or "The tables do not.",
         files=files,
         sections=[
-            findings_section([Card(finding) for finding in result.findings]),
-            *first,
+            *([*first, findings] if result.ok else [findings, *first]),
             about_section(report.about, result.notes),
             curves_section(curves, report.curves, report.best_epoch, note),
             likelihood,

@@ -9,7 +9,7 @@ from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.finding import Finding
 from kappaflow.goodness import Deviation, Goodness
 
-SHOWN = 5  # deviations in a message
+SHOWN = 2  # deviations in a message
 
 
 def goodness_findings(goodness: Goodness | None) -> Iterator[Finding]:
