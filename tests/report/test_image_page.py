@@ -17,7 +17,7 @@ from kappaflow.report.pictures import NARROW, Picture, Shown, encoded
 from kappaflow.report.result import HeldOut, Likelihood
 
 SECTIONS = [
-    "findings", "samples", "latent-section", "about", "curves", "likelihood", "depth",
+    "samples", "latent-section", "findings", "about", "curves", "likelihood", "depth",
     "glossary", "settings",
 ]  # fmt: skip
 

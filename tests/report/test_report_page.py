@@ -24,8 +24,8 @@ def usual():
 def test_the_sections_stand_in_the_order_of_reading(usual):
     """A reader meets the verdict first and the settings last."""
     assert [attributes["id"] for tag, attributes in usual.tags if tag == "section"] == [
-        "findings",
         "samples",
+        "findings",
         "about",
         "curves",
         "likelihood",

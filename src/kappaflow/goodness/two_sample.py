@@ -43,6 +43,7 @@ from kappaflow.summary import Facts, PlottedSummary
 
 MOST_TRAIN_ROWS, MOST_FOREIGN = 16_000, 4_096
 SMOOTH_CELLS = 16  # of the test whose smallest visible divergence is stated
+FEWEST_WEIGHTED = 100  # rows with weights to measure overfitting on
 OF_SCORES = 4  # tests: of log_prob, by a classifier, in its boxes, and of overfitting
 NATS_IN_ALL = 0.015  # estimated divergence that matters, if any deviation is significant
 NATS_OVERFIT = 0.02  # divergence by overfitting that matters
@@ -290,6 +291,8 @@ def _add_overfitting(family: Family, both: Pooled, others: Training) -> Gap | No
         return None
     if (both.weights is None) != (others.weights is None):
         return None  # means of rows with and without weights cannot be compared
+    if both.weights is not None and both.pool.effective_rows < FEWEST_WEIGHTED:
+        return None  # the error of a weighted mean of few rows is too small
     train = others.rows, others.encoded_rows[:, 0]
     held_out = both.features[:n], scores[:n]
     samples = both.features[n:], scores[n:]
