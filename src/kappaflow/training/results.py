@@ -40,6 +40,11 @@ class FitResult(PlottedSummary):
     train: Dataset | None = field(default=None, compare=False)
     validation: Dataset | None = field(default=None, compare=False)
 
+    @property
+    def flow_to_examine(self) -> Flow:
+        """The flow, for functions that take a flow of any library."""
+        return self.flow
+
     def _facts(self) -> Facts:
         kind = {"exact": "validation NLL", "bound": "bound on the validation NLL"}
         return [
