@@ -104,7 +104,6 @@ def test_without_training_rows_only_worse_is_concluded():
     assert severities(kf.doctor(plain_flow(), x[:64])) == []
     healthy = kf.doctor(plain_flow(), points(n=400, features=2))
     assert severities(healthy) == []
-    assert "the likelihood of a Gaussian" in healthy.measured["checked"]
 
 
 def test_a_conditional_flow_is_compared_with_a_regression():

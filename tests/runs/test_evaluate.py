@@ -325,14 +325,6 @@ def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
     assert diagnose_run(run.folder)[0].verdict == run.result.verdict
 
 
-def test_a_verdict_without_findings_says_what_was_checked(summary):
-    """The doctor's checks and those of the run, with the number of rows."""
-    checked = diagnose_run(summary.folder)[0].measured["checked"]
-    assert checked.startswith("finite values, reconstruction, conditioning")
-    assert "the likelihood of a Gaussian on 89 rows" in checked
-    assert checked.endswith("the course of the training, warnings about the data")
-
-
 def test_a_finding_on_a_row_names_line_and_values(summary, tmp_path):
     """KF503 of the doctor on a table with one row far out."""
     x = np.random.default_rng(5).normal(size=(600, 3))

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from typing import Generic, Literal, ParamSpec, TypeVar
 
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.result import Columns
@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 def measurement(
-    shown: str, *, checked: str = ""
+    shown: str,
 ) -> Callable[[Callable[[Measurements], T]], Callable[[Measurements], T]]:
     """Returns a decorator that runs a function of `Measurements` only once for each flow.
 
-    `shown` is the progress text, `checked` the name under "Checked" unless the result is None.
+    `shown` is the progress text.
     """
 
     def decorate(function: Callable[[Measurements], T]) -> Callable[[Measurements], T]:
@@ -30,13 +30,9 @@ def measurement(
 
             return m.once(measured, run)
 
-        CHECKED[measured] = checked
         return measured
 
     return decorate
-
-
-CHECKED: dict[Callable[..., Any], str] = {}
 
 
 @dataclass(frozen=True)

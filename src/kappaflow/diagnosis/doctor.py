@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from kappaflow.conditioning import Profile
 from kappaflow.conditioning.points import checked_context, checked_points, measuring
 from kappaflow.data.naming import describe_values
 from kappaflow.data.table import Table
-from kappaflow.diagnosis.check import CHECKED, TABLES
+from kappaflow.diagnosis.check import TABLES
 from kappaflow.diagnosis.checks import checks_of_flows
 from kappaflow.diagnosis.checks.conditioning import usable_dtype
 from kappaflow.diagnosis.checks.data import data_findings
@@ -225,7 +225,7 @@ def diagnose_flow(
             findings += goodness_findings(goodness)
             tables = _tables(m)
             profile = m.attempt("conditioning", lambda: m.profile, None)
-            figures = _figures(m, profile, comparisons, rows)
+            figures = _figures(m, profile, rows)
             figures["not_compared"] = not_compared
     diagnosis = diagnosis_of(findings, figures, profile, goodness)
     return dataclasses.replace(diagnosis, tables=tables)
@@ -285,18 +285,10 @@ def _tables(m: Measurements) -> Tables:
 def _figures(
     m: Measurements,
     profile: Profile | None,
-    comparisons: Sequence[Comparison],
     rows: int | None,
 ) -> Evidence:
-    """Returns what was measured, and the names of the checks that could run on this flow."""
+    """Returns what was measured, and what was not."""
     dtype = str(m.flow.dtype).removeprefix("torch.")
-    checked = [] if profile is None else ["finite values", "reconstruction", "conditioning"]
-    checked += [
-        CHECKED[name]
-        for name, result in m.results.items()
-        if CHECKED.get(name) and result is not None
-    ]
-    checked += [f"the likelihood of {comparison.name}" for comparison in comparisons]
     return {
         "library": m.flow.library if isinstance(m.flow, Wrapped) else "kappaflow",
         "points": len(m.points),
@@ -304,7 +296,6 @@ def _figures(
         "dtype": dtype,
         **_of_profile(profile, dtype),
         "rows": 0 if m.rows is None else len(m.rows),
-        "checked": ", ".join(checked),
         "not_checked": _not_checked(m, rows),
     }
 

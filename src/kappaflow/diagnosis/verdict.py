@@ -30,17 +30,8 @@ def diagnosis_of(
     return dataclasses.replace(diagnosis, verdict=_verdict(diagnosis))
 
 
-def with_findings(
-    diagnosis: Diagnosis, more: Iterable[Finding], checked: Sequence[str] = ()
-) -> Diagnosis:
-    """Returns a diagnosis with further findings and an updated verdict.
-
-    `checked` has the names of the checks that the added findings come from.
-    """
-    if checked:
-        names = f"{diagnosis.measured['checked']}, {', '.join(checked)}"
-        measured = {**diagnosis.measured, "checked": names}
-        diagnosis = dataclasses.replace(diagnosis, measured=measured)
+def with_findings(diagnosis: Diagnosis, more: Iterable[Finding]) -> Diagnosis:
+    """Returns a diagnosis with further findings and an updated verdict."""
     return _replace_findings(diagnosis, [*diagnosis.findings, *more])
 
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from kappaflow.diagnosis import image_likelihood_findings, training_findings
+from kappaflow.diagnosis import Finding, image_likelihood_findings, training_findings
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.images.data import ImageConfig, ImageData, images_for
@@ -26,7 +26,7 @@ from kappaflow.images.samples import (
 from kappaflow.report.page import Page
 from kappaflow.report.result import HeldOut
 from kappaflow.results import Part
-from kappaflow.runs.content import CollectedFindings, History
+from kappaflow.runs.content import History
 from kappaflow.runs.kinds import OpenRun, RunConfig, RunKind
 from kappaflow.runs.recipes import ModelConfig
 from kappaflow.runs.written import Written
@@ -99,15 +99,13 @@ class ImageRuns(RunKind):
         history: History,
         stopped_because: str,
         warnings: Sequence[str] = (),  # noqa: ARG002
-    ) -> CollectedFindings:
+    ) -> list[Finding]:
         """Returns the findings on likelihood and training."""
-        findings, checked = [], []
+        findings = []
         for reference in held_out.references:
             bits, error = held_out.test.bits_per_dimension, reference.standard_error
             findings += image_likelihood_findings(bits, error, reference.nll)
-            checked.append(f"the likelihood of {reference.name}")
-        findings += training_findings(history, stopped_because, of_images=True)
-        return findings, [*checked, "the course of the training"]
+        return [*findings, *training_findings(history, stopped_because, of_images=True)]
 
     def identifiers(self, data: Images) -> np.ndarray:
         """Returns the file name of each image, or its number from 0."""

@@ -22,8 +22,6 @@ from kappaflow.training import Batch, quantile
 from kappaflow.training.measure import standard_error
 
 History = Sequence[dict[str, Any]]  # the figures of each epoch, as in metrics.jsonl
-# Findings, and the names of the checks that they come from.
-CollectedFindings = tuple[list[Finding], list[str]]
 LEVELS = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 
@@ -67,16 +65,10 @@ def general_content(kind: str, flow: Flow, nll: Tensor, few: Batch) -> Content:
 
 def run_findings(
     held_out: HeldOut, history: History, stopped_because: str, warnings: Sequence[str] = ()
-) -> CollectedFindings:
+) -> list[Finding]:
     """Returns the findings on likelihood, training and data of a run."""
-    findings, checked, test = [], [], held_out.test
+    findings, test = [], held_out.test
     if not held_out.is_joint:
         findings += comparison_findings(held_out.references, test.standard_error, test.rows)
-        checked += [
-            f"the likelihood of {reference.name} on {reference.rows:,} rows"
-            for reference in held_out.references
-        ]
     findings += training_findings(history, stopped_because, held_out=test.rows)
-    findings += warning_findings(warnings)
-    course = ["the course of the training"] if history else []
-    return findings, [*checked, *course, "warnings about the data"]
+    return [*findings, *warning_findings(warnings)]

@@ -46,6 +46,6 @@ def diagnose_run(
         return result, "samples of the flow (the data of the run is missing or has changed)"
     test, train = run.data.test, run.data.train
     result = kind.diagnose(flow, test, examine, thorough=thorough, train=train)
-    findings, checked = stored_findings(folder, run.data.warnings)
+    findings = stored_findings(folder, run.data.warnings)
     findings += kind.data_findings(flow, train)
-    return with_findings(result, findings, checked), f"held-out {kind.plural} of the run"
+    return with_findings(result, findings), f"held-out {kind.plural} of the run"

@@ -49,9 +49,9 @@ def evaluate(
     depth = content.diagnosis.profile or profile(result.flow, points.x, context=points.context)
     history, stopped_because = result.history, result.stopped_because
     kind = runs_on(data.config.kind)
-    findings, checked = kind.findings(content.held_out, history, stopped_because, data.warnings)
+    findings = kind.findings(content.held_out, history, stopped_because, data.warnings)
     findings += kind.data_findings(result.flow, data.train)
-    diagnosis = with_findings(content.diagnosis, findings, checked)
+    diagnosis = with_findings(content.diagnosis, findings)
     quantiles = depth.quantiles()
     report = Report(
         about=about,

@@ -24,7 +24,6 @@ from kappaflow.report.page import Page
 from kappaflow.report.result import HeldOut
 from kappaflow.results import Part
 from kappaflow.runs.content import (
-    CollectedFindings,
     Content,
     History,
     general_content,
@@ -253,7 +252,7 @@ class RunKind(ABC):
         history: History,
         stopped_because: str,
         warnings: Sequence[str] = (),
-    ) -> CollectedFindings:
+    ) -> list[Finding]:
         """Returns the findings on likelihood, training and data of a run."""
         return run_findings(held_out, history, stopped_because, warnings)
 

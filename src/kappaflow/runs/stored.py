@@ -9,11 +9,11 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from kappaflow.data.dataset import kinds, runs_of
+from kappaflow.diagnosis import Finding
 from kappaflow.errors import FileError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
 from kappaflow.report.result import Result
-from kappaflow.runs.content import CollectedFindings
 from kappaflow.runs.kinds import Calibration, OpenRun, RunConfig, RunData, RunKind
 from kappaflow.runs.tables import TABLES
 from kappaflow.training import read_result
@@ -108,7 +108,7 @@ def reload_data(run: RunConfig[Any]) -> RunData:
     return data
 
 
-def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> CollectedFindings:
+def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> list[Finding]:
     """Returns the findings on a finished run from its stored result, as at the end of the run.
 
     A saved model without a run has none. `warnings` come from reading the data of the run.
@@ -116,7 +116,7 @@ def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> CollectedFind
     try:
         result = read_finished(folder)
     except KappaflowError:  # not a run, or not finished
-        return [], []
+        return []
     history = read_result(folder).get("history")
     if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
         history = []  # malformed

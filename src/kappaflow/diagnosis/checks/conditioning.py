@@ -254,7 +254,7 @@ class Contexts(NamedTuple):
     condition_number: Tensor  # at the measured ones of the rows, (R,)
 
 
-@measurement("contexts", checked="contexts")
+@measurement("contexts")
 def contexts(m: Measurements) -> Contexts | None:
     """Measures rows spread over the data. Returns None for a flow without a context."""
     context, x = m.contexts, m.points if m.rows is None else m.rows

@@ -44,7 +44,7 @@ class Dtypes(NamedTuple):
     under_autocast: Returned | None  # a narrow log_det under autocast to bfloat16
 
 
-@measurement("dtypes", checked="dtypes")
+@measurement("dtypes")
 def dtypes(m: Measurements) -> Dtypes:
     """Calls each layer in both directions in its own dtype, in float64, and under autocast."""
     x, context = m.first(ROWS)

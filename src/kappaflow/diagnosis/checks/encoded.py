@@ -54,7 +54,7 @@ class Encoded(NamedTuple):
         return (self.below > FAR).nonzero().flatten()
 
 
-@measurement("encoded rows and samples of the base", checked="scale of the data")
+@measurement("encoded rows and samples of the base")
 def encoded(m: Measurements) -> Encoded | None:
     """Encodes up to 4,096 rows, or 64 above 500 dimensions. Returns None without rows."""
     if m.rows is None:
@@ -222,7 +222,7 @@ class LatentFit(NamedTuple):
     pair: tuple[int, int]  # these two coordinates
 
 
-@measurement("encoded rows", checked="encoded rows")
+@measurement("encoded rows")
 def latent_fit(m: Measurements) -> LatentFit | None:
     """Compares encoded rows with the base: log_prob, coordinates, projections, correlations.
 

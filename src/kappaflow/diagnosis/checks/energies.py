@@ -61,7 +61,7 @@ class EnergyFit(NamedTuple):
         return ", ".join(f"{value:.3g}" for value in values[:SHOWN_COORDINATES]) + more
 
 
-@measurement("the unnormalized density", checked="the unnormalized density")
+@measurement("the unnormalized density")
 def energy_fit(m: Measurements) -> EnergyFit | None:
     """Compares weights at samples, at the rows, and where the flow has no samples."""
     if m.log_density is None:

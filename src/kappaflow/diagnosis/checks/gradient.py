@@ -49,7 +49,7 @@ class Gradient(NamedTuple):
     layer: str | None = None  # the first layer with a wrong derivative
 
 
-@measurement("gradients", checked="gradients")
+@measurement("gradients")
 def gradient(m: Measurements) -> Gradient | None:
     """Differentiates log_prob at a few points.
 
@@ -135,7 +135,7 @@ class Step(NamedTuple):
     lost: int  # number of points with a log_prob that is only finite before the step
 
 
-@measurement("a step of training", checked="a step of training")
+@measurement("a step of training")
 def step(m: Measurements) -> Step | None:
     """Takes one step of Adam on a copy. Returns None if the flow cannot be copied or trained."""
     own = m.copy()

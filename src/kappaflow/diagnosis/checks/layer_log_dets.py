@@ -35,7 +35,7 @@ class LayerError(NamedTuple):
     moved: bool  # whether the error only appears after a small change of the parameters
 
 
-@measurement("log_dets layer by layer", checked="log_dets of each layer")
+@measurement("log_dets layer by layer")
 def layer_log_dets(m: Measurements) -> list[LayerError]:
     """Returns the layer with the worst log_det, at the flow's parameters and at moved ones.
 

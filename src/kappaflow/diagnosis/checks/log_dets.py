@@ -52,7 +52,7 @@ class LogDets(NamedTuple):
         return {"forward": self.forward - self.true, "inverse": self.inverse + self.true}
 
 
-@measurement("log_dets and the Jacobian", checked="log_dets")
+@measurement("log_dets and the Jacobian")
 def log_dets(m: Measurements) -> LogDets:
     """Measures the log_dets of both directions, and that of the dense Jacobian if possible."""
     measure = functools.partial(_measure, profile=m.profile)

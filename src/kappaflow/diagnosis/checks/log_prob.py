@@ -40,7 +40,7 @@ class LogProbs(NamedTuple):
     rounding: Tensor  # the change when the row is rounded differently
 
 
-@measurement("log_prob in several ways", checked="log_prob in several ways")
+@measurement("log_prob in several ways")
 def log_probs(m: Measurements) -> LogProbs:
     """Computes log_prob a second time, in halves of the batch, and by the library."""
     flow, (x, context) = m.flow, m.batch

@@ -40,7 +40,7 @@ class BaseFit(NamedTuple):
     significance: float  # probability of it for a correct base, times the number of coordinates
 
 
-@measurement("the base", checked="the base")
+@measurement("the base")
 def base_fit(m: Measurements) -> BaseFit | None:
     """Integrates each coordinate. Returns None for a base whose coordinates are not independent.
 
@@ -166,7 +166,7 @@ class Integral(NamedTuple):
     effective: float  # effective number of samples, (sum w)^2 / sum w^2
 
 
-@measurement("integral of the density", checked="integral of the density")
+@measurement("integral of the density")
 def integral(m: Measurements) -> Integral | None:
     """Estimates the integral of the density. Returns None above three dimensions.
 

@@ -232,7 +232,7 @@ class FarOut(NamedTuple):
         return lost.double().mean().item() if len(lost) else 0.0
 
 
-@measurement("latents far out", checked="latents far out")
+@measurement("latents far out")
 def tails(m: Measurements) -> list[FarOut]:
     """Moves samples of the base away from their mean, decodes them and encodes them again."""
     layers, to_line = m.layers, None

@@ -78,7 +78,7 @@ class SampleDistribution(NamedTuple):
     repeated: float  # largest difference between two sets of samples with the same seed
 
 
-@measurement("the distribution of samples", checked="samples against the density")
+@measurement("the distribution of samples")
 def sample_distribution(m: Measurements) -> SampleDistribution | None:
     """Compares the latents of samples with samples of the base, without histograms.
 

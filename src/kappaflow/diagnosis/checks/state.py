@@ -35,7 +35,7 @@ class State(NamedTuple):
     stale_layer: str | None  # the first layer with stale results
 
 
-@measurement("changes by calls", checked="parameters and state")
+@measurement("changes by calls")
 def state(m: Measurements) -> State:
     """Calls the flow twice, before anything else is measured; the changes by these calls stay."""
     flow, x, context = m.flow, m.points, m.context

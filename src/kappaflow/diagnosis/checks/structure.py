@@ -19,7 +19,7 @@ CONSTANT = 1e-5  # relative spread over the points of an entry that is constant
 SHOWN = 5  # features that a message names
 
 
-@measurement("structure of the Jacobian", checked="features that never change")
+@measurement("structure of the Jacobian")
 def structure(m: Measurements) -> tuple[list[int], bool] | None:
     """Returns features whose latent is this feature with a constant scale and shift, and whether
     each latent depends on one feature alone, after a change of the parameters.
