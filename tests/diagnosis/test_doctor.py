@@ -370,7 +370,7 @@ def test_verdicts_read_as_sentences():
     flow, generator = moved(), torch.Generator().manual_seed(0)
     own = flow.sample(64, generator=generator)
     assert verdict(flow, own) == (f"{MATCH} The flow is numerically sound: its{FIGURES}{LIMITS}")
-    assert "it needs 30 rows, and there are 1." in kf.doctor(flow, own[:1]).verdict
+    assert "data: there are fewer than 30 held-out rows." in kf.doctor(flow, own[:1]).verdict
     assert verdict(flow, 3 * own).startswith("Do not use this flow")
     narrow = with_layer(stretching(math.log(1e4)))
     assert verdict(narrow, narrow.sample(64, generator=generator)) == (

@@ -11,7 +11,8 @@ import torch
 from tests.goodness.exact_flows import Map, draws, kept, normal, table, uniform
 
 import kappaflow as kf
-from kappaflow.goodness.deviation import Deviation
+from kappaflow.goodness import Goodness
+from kappaflow.goodness.deviation import Deviation, interval_phrase
 from kappaflow.goodness.family import Family
 from kappaflow.goodness.overfit import Gap
 
@@ -152,9 +153,7 @@ def test_overfitting_is_measured_with_weights_on_both_sides():
     result = kf.two_sample(normal(2), own, train=train)
     assert result.level == "good"
     assert abs(result.gap) < 4 * result.gap_standard_error < 0.4
-    result = kf.two_sample(normal(2), own, train=x[1_000:])
-    assert result.gap is None
-    assert "overfitting, because the training rows should have weights" in result.not_checked[0]
+    assert kf.two_sample(normal(2), own, train=x[1_000:]).gap is None
     few = draws(2, 100, 20)
     flow = normal(20, few.mean(0).tolist(), few.std(0).tolist())
     memorized = kf.two_sample(flow, draws(3, 900, 20), train=few)
@@ -204,6 +203,76 @@ def test_wrong_rows_are_named_in_one_sentence(function, flow, rows, words):
     assert str(error.value).startswith(words)
 
 
+TRAIN = {
+    "columns": (draws(1, 50, 3), "'train' should hold rows of a table like 'x', (N, 2)"),
+    "none": (draws(1, 0, 2), "'train' should hold at least one row"),
+    "nan": (draws(1, 50, 2).log(), "'train' should hold finite numbers only."),
+    "context": ((draws(1, 50, 2), draws(1, 9, 1)), "'train' should be rows alone"),
+}
+
+
+@pytest.mark.parametrize("name", list(TRAIN))
+def test_wrong_training_rows_are_named_in_one_sentence(name):
+    """As are the held-out rows."""
+    train, words = TRAIN[name]
+    with pytest.raises(kf.errors.ArgumentError) as error:
+        kf.two_sample(normal(2), draws(0, 50, 2), train=train)
+    assert str(error.value).startswith(words)
+
+
+X = draws(0, 300, 2)
+NOT_CHECKED = {
+    "unknown": (X, None, "overfitting, because the training rows are not known"),
+    "few": (X, X[:29], "overfitting, because there are fewer than 30 training rows"),
+    "rounded": (X.round(), None, "the distribution of log_prob and overfitting, because columns"),
+    "weights": (table(X, np.arange(1, 301)), X, "overfitting, because held-out and training rows"),
+    "uneven": (*[table(X, np.arange(1, 301.0) ** 9)] * 2, "overfitting, because the weights"),
+    "pairs": (torch.hstack([draws(1, 60, 11), torch.zeros(60, 1)]), None, "6 pairs of columns"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(NOT_CHECKED))
+def test_what_is_not_checked_has_its_reason(name):
+    """A dozen columns have 66 pairs; a constant column has no correlation."""
+    rows, train, phrase = NOT_CHECKED[name]
+    columns = len(rows.columns if isinstance(rows, kf.data.Table) else rows[0])
+    assert kf.two_sample(normal(columns), rows, train=train).not_checked[0].startswith(phrase)
+
+
+def test_a_headline_does_not_contradict_its_deviations():
+    """A negligible difference is mentioned, and is not next to one that matters."""
+    rows = draws(0, 20_000, 2)
+    assert Goodness(kf.two_sample(normal(2, location=0.06), rows)).sentences == [
+        "Samples match 20,000 held-out rows in all columns and pairs tested, up to negligible "
+        "differences."
+    ]
+    assert Goodness(kf.two_sample(normal(), rows[:500, :1])).sentences == [
+        "Samples match 500 held-out rows, and a classifier cannot separate them."
+    ]
+    parts = ("x0",), ((0.0, 1.0),), 0.02
+    severe = Deviation("column", *parts, 0.001, 500, 1e-3, 0.1, level="bad")
+    slight = replace(severe, columns=("x1",), level="good")
+    result = kf.two_sample(normal(2), X)
+    assert Goodness(replace(result, deviations=(slight, severe))).relevant == (severe,)
+    assert Goodness(replace(result, deviations=(slight,))).relevant == (slight,)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (91.1, 91.304, "between 91.10 and 91.30"),
+        (-122.073, -1.9747, "between -122 and -2"),
+        (1_500_000_000.0, 1_500_002_000.0, "between 1,500,000,000 and 1,500,002,000"),
+        (1e-10, 3e-10, "between 1e-10 and 3e-10"),
+        (-INF, 1e30, "below 1e+30"),
+        (2.0, 2.0, "equal to 2"),
+    ],
+)
+def test_the_ends_of_an_interval_are_resolved(low, high, text):
+    """With whole numbers for wide ones."""
+    assert interval_phrase(low, high) == text
+
+
 def test_tests_share_the_probability_of_a_false_alarm():
     """A p-value counts times the tests of its group and the groups."""
     family = Family(3)
@@ -211,7 +280,7 @@ def test_tests_share_the_probability_of_a_false_alarm():
     family.add(one, 4)
     assert not family.sorted()
     family.add(one, 3)
-    assert [found.p_value for found in family.sorted()] == [pytest.approx(0.009)]
+    assert [entry.p_value for entry in family.sorted()] == [pytest.approx(0.009)]
     assert family.sorted()[0].level == "bad"
 
 

@@ -240,7 +240,7 @@ def _goodness(
     if len(m.flow.event_shape) != 1:
         return None, "the comparison is for rows of a table"
     if len(x) < LEAST_ROWS:
-        return None, f"it needs {LEAST_ROWS} rows, and there are {len(x)}"
+        return None, f"there are fewer than {LEAST_ROWS} held-out rows"
     m.announce("samples against held-out rows")
     try:
         return match(m.flow, x.detach().to(m.flow.device, m.flow.dtype), context), ""

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from kappaflow.diagnosis.measurements import ShowStep, quietly
 from kappaflow.diagnosis.tensors import in_chunks
-from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import sample_of
 from kappaflow.flows.standardization import standardization_log_det
+from kappaflow.goodness.inputs import checked_train
 
 FloatArray = NDArray[np.float64]
 ReferenceKind = Literal["Gaussian", "Gaussian mixture"]
@@ -139,7 +139,7 @@ def comparisons_of(
     Raises:
         ArgumentError: train does not fit x.
     """
-    fitted = None if train is None else _checked_train(x, context, train)
+    fitted = None if train is None else checked_train(x, context, train)
     if x.dim() != 2 or flow.likelihood == "joint" or (fitted is None and len(x) < HALVED_ROWS):
         return ()
     progress("a Gaussian and a Gaussian mixture")
@@ -208,30 +208,6 @@ def compare(
 
 def _rows(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None]:
     return x[index], None if context is None else context[index]
-
-
-def _checked_train(
-    x: Tensor, context: Tensor | None, train: TrainRows
-) -> tuple[Tensor, Tensor | None]:
-    """Returns training rows and their context, or raises an error if they do not fit x."""
-    parts = train if isinstance(train, tuple) else (train,)
-    if len(parts) not in {1, 2}:
-        raise ArgumentError(f"'train' should be rows or (rows, context), got {len(parts)} values.")
-    rows, context_rows = (*parts, None)[:2]
-    if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
-        got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
-        raise ArgumentError(
-            f"'train' should hold rows of a table like 'x', (N, {x[0].numel()}), got {got}."
-        )
-    expected = None if context is None else (len(rows), *context.shape[1:])
-    if (None if context_rows is None else tuple(context_rows.shape)) != expected:
-        raise ArgumentError(
-            "'train' should be rows alone for a flow without a context, and (rows, context), with "
-            "as many rows each, for one with a context."
-        )
-    if not all(torch.isfinite(part).all() for part in parts if part is not None):
-        raise ArgumentError("'train' should hold finite numbers only.")
-    return rows, context_rows
 
 
 def _to_numpy(values: Tensor) -> FloatArray:

@@ -64,11 +64,12 @@ def _replace_findings(diagnosis: Diagnosis, findings: list[Finding]) -> Diagnosi
 def _verdict(diagnosis: Diagnosis) -> str:
     """Returns what matters to a user first: the samples, other problems, numbers, limits."""
     goodness, findings = diagnosis.goodness, diagnosis.findings
-    others = [one for one in findings if one.code not in OF_SAMPLES and one.severity != "note"]
-    differs = any(one.code in OF_SAMPLES for one in findings)
-    deviations = [one.sentence for one in goodness.shown] if goodness and differs else []
+    severe = [finding for finding in findings if finding.severity != "note"]
+    others = [finding for finding in severe if finding.code not in OF_SAMPLES]
+    differs = len(others) < len(severe)
+    deviations = [entry.sentence for entry in goodness.shown] if goodness and differs else []
     matches = [goodness.headline] if goodness and goodness.level == "good" else []
-    if any(one.severity == "error" for one in others):
+    if any(finding.severity == "error" for finding in others):
         sentences = ["Do not trust this flow yet.", *_messages(others), *deviations, *matches]
     elif goodness and differs:
         sentences = [*goodness.sentences, *_messages(others)]
@@ -85,17 +86,18 @@ def _verdict(diagnosis: Diagnosis) -> str:
 
 def _messages(severe: Sequence[Finding]) -> list[str]:
     """Returns the first message, those on the data, and how many more there are."""
-    shown = [*severe[:1], *(one for one in severe[1:] if one.code.startswith(ON_DATA))]
-    shown = shown[:MOST_SHOWN]
+    on_data = [finding for finding in severe[1:] if finding.code.startswith(ON_DATA)]
+    shown = [*severe[:1], *on_data][:MOST_SHOWN]
     more = len(severe) - len(shown)
     count = [f"{more} more {'warning is' if more == 1 else 'warnings are'} below."] if more else []
-    return [*(one.message for one in shown), *count]
+    return [*(finding.message for finding in shown), *count]
 
 
 def _notes_on_data(findings: Sequence[Finding]) -> list[str]:
     """Returns the notes on the data."""
-    notes = [one for one in findings if one.severity == "note" and one.code.startswith(ON_DATA)]
-    return [one.message for one in notes[:MOST_SHOWN]]
+    notes = [finding for finding in findings if finding.severity == "note"]
+    on_data = [finding for finding in notes if finding.code.startswith(ON_DATA)]
+    return [finding.message for finding in on_data[:MOST_SHOWN]]
 
 
 def _soundness(figures: Evidence, severe: Sequence[Finding]) -> list[str]:
@@ -104,7 +106,7 @@ def _soundness(figures: Evidence, severe: Sequence[Finding]) -> list[str]:
     if not all(map(math.isfinite, numbers)):
         return []
     error = max(float(str(figures[f"round_trip_{side}_max"])) for side in ("data", "latent"))
-    sound = not any(one.code.startswith(ON_THE_MAP) for one in severe)
+    sound = not any(finding.code.startswith(ON_THE_MAP) for finding in severe)
     return [
         f"{'The flow is numerically sound: its' if sound else 'Its'} condition number reaches "
         f"{figures['condition_number_max']:.3g} (median {figures['condition_number_median']:.3g}) "

@@ -37,6 +37,7 @@ CONTEXT_BINS = 8
 COVERAGES = tuple(round(0.05 * k, 2) for k in range(1, 20))
 CONFIDENCE = 0.05  # of the bands
 HIGHEST, RANDOM = "highest density", "random reference"
+SMALLEST_SHIFT = 0.02  # of the mean rank or the central half, for a wrong center or width
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Calibration(PlottedSummary):
         ]
 
     def _details(self) -> Facts:
-        return [(one.level, one.sentence) for one in self.deviations]
+        return [(entry.level, entry.sentence) for entry in self.deviations]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all figures but the ranks as plain values for JSON."""
@@ -155,6 +156,7 @@ def calibration(
 
     Raises:
         ArgumentError: The rows do not fit the flow, or are fewer than 30.
+        NumericalError: A sample or a latent is not finite.
 
     Source:
         Dawid 1984 (PIT); Talts, Betancourt, Simpson, Vehtari, Gelman 2018 (SBC); Lemos, Coogan,
@@ -198,7 +200,7 @@ def calibrate(
     rows = len(x) if weights is None else weights.sum() ** 2 / np.square(weights).sum()
     uniform = {name: _spread(rank, samples, rng) for name, rank in by_name.items()}
     return Calibration(
-        level=worst_level([one.level for one in family.deviations]),
+        level=worst_level([entry.level for entry in family.deviations]),
         rows=len(x),
         samples=samples,
         columns=names,
@@ -244,11 +246,11 @@ def _ranks(
         own = rows[part]
         given = None if context is None else context[part]
         repeated = None if given is None else given.repeat_interleave(samples, 0)
-        drawn = samples_of(flow, len(own) * samples, repeated, generator)
-        values = on_grids(to_array(drawn), grids, rng).reshape(len(own), samples, -1)
+        sampled = samples_of(flow, len(own) * samples, repeated, generator)
+        values = on_grids(to_array(sampled), grids, rng).reshape(len(own), samples, -1)
         below = [_below(values, own, rng)]
         if has_density:
-            scores = encoded_by(flow, drawn, repeated)[:, 0].reshape(len(own), samples)
+            scores = encoded_by(flow, sampled, repeated)[:, 0].reshape(len(own), samples)
             below.append(_below(scores[..., None], encoded_by(flow, x[part], given)[:, :1], rng))
         distance = np.linalg.norm((values - references[part][:, None]) / spread, axis=2)
         from_row = np.linalg.norm((own - references[part]) / spread, axis=1)
@@ -301,9 +303,9 @@ def _deviations(ranks: Ranks) -> Iterator[Deviation]:
     """Yields a test for each kind of rank: of all rows, and of slices of each context."""
     n = len(ranks.context)
     for name, own in ranks.by_name.items():
-        whole = scan_uniform(own, ranks.samples + 1, np.zeros(n, np.int64), ranks.weights)
-        if whole is not None:
-            yield _described(ranks, name, whole, None, np.ones(n, bool))
+        overall = scan_uniform(own, ranks.samples + 1, np.zeros(n, np.int64), ranks.weights)
+        if overall is not None:
+            yield _described(ranks, name, overall, None, np.ones(n, bool))
         for j, context in enumerate(ranks.context_columns):
             results = [
                 (scan_uniform(own, ranks.samples + 1, home, ranks.weights), home)
@@ -358,11 +360,13 @@ def _sentence(name: str, u: FloatArray, weights: FloatArray | None, at: str) -> 
     central = float(np.average(np.abs(u - 0.5) <= 0.25, weights=weights))
     mean = float(np.average(u, weights=weights))
     below = 100 * float(np.average(u < 0.5, weights=weights))
-    how = "too wide" if central > 0.5 else "too narrow"
+    how = "are too wide" if central > 0.5 else "are too narrow"
     if abs(mean - 0.5) > abs(central - 0.5):
-        how = "too low" if mean > 0.5 else "too high"
+        how = "are too low" if mean > 0.5 else "are too high"
+    if max(abs(mean - 0.5), abs(central - 0.5)) < SMALLEST_SHIFT:
+        how = "have another shape than the rows"
     return (
-        f"Predictions of {name} are {how}{at}: {100 * central:.0f} % of the held-out rows lie in "
+        f"Predictions of {name} {how}{at}: {100 * central:.0f} % of the held-out rows lie in "
         f"their central half, and {below:.0f} % below their median."
     )
 

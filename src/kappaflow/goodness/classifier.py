@@ -14,7 +14,7 @@ FOLDS = 4
 MOST_TRAINED = 16_000  # rows, and as many samples, of each training
 TREES, LEAVES_OF_EACH = 100, 15  # of the boosted trees
 LEAVES, LEAF_SHARE = 12, 0.002  # of the tree that describes where the classifier is sure
-MOST_LOGIT = 6.0
+LOGITS = -6.0 - math.log(2), 6.0 - math.log(2)  # the ends, as there are two samples for a row
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Classified:
     """Held-out rows and samples with the score of a classifier that has not seen them.
 
     Attributes:
-        logits: Estimated log of the density of the rows over that of the samples, (n + m,).
+        logits: Estimated log of the density of the rows over that of the samples, up to a
+            constant, (n + m,).
         order: The order of rows and samples by the score.
         auc: Probability that a row has a larger score than a sample.
         standard_error: Standard error of the AUC (DeLong, DeLong, Clarke-Pearson 1988).
         nats: Divergence that the classifier shows, in nats per row: a lower bound (Donsker,
             Varadhan 1975).
-        nats_error: Standard error of `nats`.
     """
 
     logits: FloatArray
@@ -36,7 +36,6 @@ class Classified:
     auc: float
     standard_error: float
     nats: float
-    nats_error: float
 
 
 class Leaf(NamedTuple):
@@ -65,7 +64,7 @@ def classified(
     logits, ranks = np.empty(n + m), np.empty(n + m)
     if train is not None:
         model = _trained(*train, rng)
-        logits = _logits(model, features)
+        logits = np.clip(model.decision_function(features), *LOGITS)
         ranks = logits
     else:
         of_rows = rng.permutation(n) % FOLDS
@@ -76,13 +75,13 @@ def classified(
             others, own = folds != fold, np.flatnonzero(folds == fold)
             weights = None if pool.weights is None else pool.weights[others[:n]]
             model = _trained(features[others & is_row], features[others & ~is_row], weights, rng)
-            logits[own] = _logits(model, features[own])
+            logits[own] = np.clip(model.decision_function(features[own]), *LOGITS)
             # scores of different models are compared by their ranks in a quarter
             ranks[own] = rankdata(logits[own]) / len(own)
     order = np.lexsort((rng.random(n + m), ranks))
     auc, error = _auc(order, pool)
-    nats, nats_error = _divergence(logits[:n], logits[n:], pool.weights)
-    return Classified(logits, order, auc, error, nats, nats_error)
+    nats = _divergence(logits[:n], logits[n:], pool.weights)
+    return Classified(logits, order, auc, error, nats)
 
 
 def leaves(features: FloatArray, logits: FloatArray) -> list[Leaf]:
@@ -130,13 +129,7 @@ def _trained(
         max_iter=TREES, max_leaf_nodes=LEAVES_OF_EACH, **options
     )
     model.fit(np.concatenate([rows, samples]), np.repeat([1, 0], [len(rows), len(samples)]))
-    return model, math.log(len(rows) / len(samples))
-
-
-def _logits(fitted: Any, features: FloatArray) -> FloatArray:  # noqa: ANN401
-    """Returns the estimated log-ratio of densities, as for equal numbers of rows and samples."""
-    model, prior = fitted
-    return np.clip(model.decision_function(features) - prior, -MOST_LOGIT, MOST_LOGIT)
+    return model
 
 
 def _auc(order: IntArray, pool: Pool) -> tuple[float, float]:
@@ -151,14 +144,6 @@ def _auc(order: IntArray, pool: Pool) -> tuple[float, float]:
     return auc, float(np.sqrt(variance + above.var() / pool.samples))
 
 
-def _divergence(
-    rows: FloatArray, samples: FloatArray, weights: FloatArray | None
-) -> tuple[float, float]:
-    ratio = np.exp(samples)
-    mean = float(np.average(rows, weights=weights))
-    value = mean - float(np.log(ratio.mean()))
-    shares = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
-    error = np.sqrt(
-        np.square(shares * (rows - mean)).sum() + ratio.var() / (ratio.mean() ** 2 * len(samples))
-    )
-    return value, float(error)
+def _divergence(rows: FloatArray, samples: FloatArray, weights: FloatArray | None) -> float:
+    """Returns the bound of the divergence, in nats per row, that these log-ratios give."""
+    return float(np.average(rows, weights=weights)) - float(np.log(np.exp(samples).mean()))

@@ -13,6 +13,7 @@ FAMILY = 0.01  # probability that any test of a right flow reports a deviation
 NATS_CARE, NATS_BAD = 0.01, 0.1  # divergence, in nats per row, from which a flow needs care
 SHARE_CARE, RATIO_CARE = 0.002, 1.5  # of the rows or samples in a region, and their ratio
 SHARE_BAD, RATIO_BAD = 0.01, 3.0
+LARGEST = 1e15  # number that is written with all digits
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Deviation:
         parts = zip(self.columns, self.region, strict=True)
         place = " and ".join(f"{name} {interval_phrase(*bounds)}" for name, bounds in parts)
         result = replace(result, place=self.place or place, level=_level(result))
-        sentence = f"Too {self.few} samples have {place}: {self.counts} have."
+        sentence = f"Too {self.few} samples have {place}: {self.counts}."
         return replace(result, sentence=self.sentence or sentence)
 
     @property
@@ -70,9 +71,10 @@ class Deviation:
 
     @property
     def counts(self) -> str:
-        """The numbers of samples and of held-out rows in the region, as the start of a clause."""
+        """The numbers of samples, scaled to as many as the rows, and of rows in the region."""
         samples, rows = (_count(part * self.rows) for part in (self.expected, self.share))
-        return f"{samples} of {self.rows:,}, where {rows} of as many held-out rows"
+        total = f"{self.rows:,}"
+        return f"{samples} of {total}, compared with {rows} of {total} held-out rows"
 
 
 def worst_level(levels: Sequence[Level]) -> Level:
@@ -111,13 +113,11 @@ def number(value: float, width: float) -> str:
     """Returns a number with as many decimals as resolve a hundredth of a width."""
     if not math.isfinite(value):
         return ""
-    decimals = 1 - math.floor(math.log10(width)) if width > 0 else 6
-    if not 0 <= decimals <= 8:
+    decimals = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 6
+    if decimals > 8 or abs(value) >= LARGEST:
         return f"{value:.6g}"
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
 def _count(expected: float) -> str:
-    if expected >= 10 or expected == 0:
-        return f"{expected:,.0f}"
-    return f"{expected:.1f}".removesuffix(".0")
+    return f"{expected:,.0f}" if expected >= 1 else f"{expected:.1f}".removesuffix(".0")

@@ -22,5 +22,4 @@ class Family:
 
     def sorted(self) -> tuple[Deviation, ...]:
         """Returns the significant deviations, the worst first."""
-        key = lambda one: (-LEVELS.index(one.level), -one.nats)  # noqa: E731
-        return tuple(sorted(self.deviations, key=key))
+        return tuple(sorted(self.deviations, key=lambda e: (-LEVELS.index(e.level), -e.nats)))

@@ -35,18 +35,19 @@ class Goodness:
     def deviations(self) -> tuple[Deviation, ...]:
         """All significant deviations, the worst first; those that name a region before others."""
         parts = [part.deviations for part in (self.two_sample, self.calibration) if part]
-        listed = [one for part in parts for one in part]
-        return tuple(sorted(listed, key=_importance))
+        return tuple(sorted((entry for part in parts for entry in part), key=_importance))
+
+    @property
+    def relevant(self) -> tuple[Deviation, ...]:
+        """The deviations that are not negligible; all of them if they only matter together."""
+        severe = tuple(entry for entry in self.deviations if entry.level != "good")
+        return severe or self.deviations
 
     @property
     def headline(self) -> str:
         """What to do, as a sentence."""
         if self.level == "good":
-            at = ", also at each context" if self.calibration else ""
-            return (
-                f"Samples match {self.two_sample.rows:,} held-out rows in all columns and pairs "
-                f"tested{at}, and a classifier cannot separate them."
-            )
+            return self._match
         if self.level == "care":
             return "Use this flow with care."
         first, *_ = self.shown
@@ -56,25 +57,35 @@ class Goodness:
         if first.is_located and is_small and first.nats >= self.two_sample.nats / 3:
             return (
                 f"Do not use this flow for {first.place}: too {first.few} samples are there, "
-                f"{first.counts} are."
+                f"{first.counts}."
             )
         return "Do not use this flow."
+
+    @property
+    def _match(self) -> str:
+        """The headline of a flow whose samples match."""
+        where = " in all columns and pairs tested" if len(self.two_sample.marginals) > 1 else ""
+        where = f"{where}, also at each context" if self.calibration else where
+        end = ", and a classifier cannot separate them"
+        if self.deviations:
+            end = ", up to negligible differences"
+        return f"Samples match {self.two_sample.rows:,} held-out rows{where}{end}."
 
     @property
     def sentences(self) -> list[str]:
         """What matters to a user first: the headline, and the deviations that it does not name."""
         headline, shown = self.headline, self.shown
         named = bool(shown) and shown[0].counts in headline
-        return [headline, *(one.sentence for one in shown[named:])]
+        return [headline, *(entry.sentence for entry in shown[named:])]
 
     @property
     def shown(self) -> list[Deviation]:
         """The deviations of a verdict: the worst ones, at most one for each column."""
         shown: list[Deviation] = []
-        for one in self.deviations if self.level != "good" else ():
-            overlap = any({*one.columns} & {*other.columns} for other in shown)
+        for entry in self.relevant if self.level != "good" else ():
+            overlap = any({*entry.columns} & {*other.columns} for other in shown)
             if not overlap and len(shown) < SHOWN:
-                shown.append(one)
+                shown.append(entry)
         return shown
 
     @property
@@ -87,10 +98,11 @@ class Goodness:
     def resolution(self) -> str:
         """The smallest deviations that would have been seen, as a sentence."""
         result = self.two_sample
-        share, nats = 100 * result.smallest_share, result.smallest_nats
+        smallest = 100 * result.smallest_share, result.smallest_nats
+        share, nats = (float(f"{value:.2g}") for value in smallest)
         return (
-            f"With {result.rows:,} held-out rows, a line with less than {share:.2g} % of the rows "
-            f"or a smooth deviation of less than {nats:.2g} nats would not show."
+            f"With {result.rows:,} held-out rows, a line with less than {share:g} % of the rows "
+            f"or a smooth deviation of less than {nats:g} nats would not show."
         )
 
 
@@ -118,7 +130,7 @@ def matcher(
 def goodness_of(flow: Flow, inputs: Inputs, seed: int = 0) -> Goodness:
     """Returns the comparisons of a flow of a table with held-out rows."""
     conditional = inputs.context is not None
-    two_sample, _ = compare_samples(flow, inputs, int(conditional), seed)
+    two_sample = compare_samples(flow, inputs, int(conditional), seed)
     if not conditional:
         return Goodness(two_sample)
     return Goodness(two_sample, calibrate(flow, inputs, 1 + GROUPS, seed=seed))

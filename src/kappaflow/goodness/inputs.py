@@ -87,6 +87,8 @@ def opened(
         is_plain = pair[0] is None or isinstance(pair[0], PLAIN)
         learned = pair[0] if is_plain else read_rows("train", pair[0])
         trained = None if learned is None else plain_tensors(named, learned, pair[1])
+        if trained is not None:
+            checked_train(rows[:, : own.event_shape[0]], given, trained)
         yield (
             own,
             Inputs(
@@ -99,6 +101,30 @@ def opened(
                 learned.weights if isinstance(learned, Table) else None,
             ),
         )
+
+
+def checked_train(x: Tensor, context: Tensor | None, train: object) -> Rows:
+    """Returns training rows and their context, or raises an error if they do not fit x."""
+    parts: tuple[Any, ...] = train if isinstance(train, tuple) else (train,)
+    if len(parts) not in {1, 2}:
+        raise ArgumentError(f"'train' should be rows or (rows, context), got {len(parts)} values.")
+    rows, context_rows = (*parts, None)[:2]
+    if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
+        got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+        raise ArgumentError(
+            f"'train' should hold rows of a table like 'x', (N, {x[0].numel()}), got {got}."
+        )
+    if not len(rows):
+        raise ArgumentError("'train' should hold at least one row, got none.")
+    expected = None if context is None else (len(rows), *context.shape[1:])
+    if (None if context_rows is None else tuple(context_rows.shape)) != expected:
+        raise ArgumentError(
+            "'train' should be rows alone for a flow without a context, and (rows, context), with "
+            "as many rows each, for one with a context."
+        )
+    if not all(torch.isfinite(part).all() for part in parts if part is not None):
+        raise ArgumentError("'train' should hold finite numbers only.")
+    return rows, context_rows
 
 
 def _as(flow: Flow, context: Tensor | None) -> Tensor | None:

@@ -73,8 +73,9 @@ def _correlation_difference(pooled: Pooled) -> FloatArray:
     """Returns the differences of rank correlations, of values and of distances from the median."""
     ranks = np.apply_along_axis(rankdata, 0, pooled.features) / len(pooled.features) - 0.5
     n = pooled.pool.rows
-    differences = [
-        np.abs(np.corrcoef(part[:n].T) - np.corrcoef(part[n:].T))
-        for part in (ranks, np.abs(ranks))
-    ]
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant column
+        differences = [
+            np.abs(np.corrcoef(part[:n].T) - np.corrcoef(part[n:].T))
+            for part in (ranks, np.abs(ranks))
+        ]
     return np.nan_to_num(np.maximum(*differences))

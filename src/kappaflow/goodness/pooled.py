@@ -107,9 +107,7 @@ class Pooled:
         return positions
 
 
-Grids = dict[
-    int, tuple[float, float]
-]  # by column: a value and the step that values are rounded to
+Grids = dict[int, tuple[float, float]]  # by column: a value, and the step of rounding
 
 
 def grids_of(rows: FloatArray) -> Grids:
@@ -152,9 +150,9 @@ def pooled(flow: Flow, inputs: Inputs, limit: int | None = None, seed: int = 0) 
     owners = None if context is None else owners_of(len(x), number, weights, seed)
     contexts = None if context is None else context[owners]
     samples = samples_of(flow, number if contexts is None else len(contexts), contexts, generator)
-    _require_finite(samples, "samples")
+    _require_finite(samples, "samples are not finite")
     encoded = None
-    if flow.likelihood != "joint" and flow.augment is None:
+    if has_log_prob(flow):
         parts = (encoded_by(flow, x, context), encoded_by(flow, samples, contexts))
         encoded = np.concatenate(parts)
     rng = np.random.default_rng(seed)
@@ -170,6 +168,11 @@ def pooled(flow: Flow, inputs: Inputs, limit: int | None = None, seed: int = 0) 
         encoded=None if is_coarse(to_array(x), grids) else encoded,
         grids=grids,
     )
+
+
+def has_log_prob(flow: Flow) -> bool:
+    """Returns whether a flow has a log_prob of rows, or a bound of it, without augmentation."""
+    return flow.likelihood != "joint" and flow.augment is None
 
 
 def owners_of(rows: int, number: int, weights: FloatArray | None, seed: int = 0) -> IntArray:
@@ -232,16 +235,16 @@ def encoded_by(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
         log_prob = np.round(log_prob, SCORE_DECIMALS)
         results.append(np.column_stack([log_prob, to_array(z)]))
     encoded = np.concatenate(results)
-    _require_finite(encoded, "latents")
+    _require_finite(encoded, "rows and samples have a log_prob or latents that are not finite")
     return encoded
 
 
-def _require_finite(values: Tensor | FloatArray, what: str) -> None:
+def _require_finite(values: Tensor | FloatArray, problem: str) -> None:
     """Raises NumericalError if a row of samples or latents is not finite."""
     array = values if isinstance(values, np.ndarray) else to_array(values)
     finite: BoolArray = np.logical_and.reduce(np.isfinite(array), axis=1)
     if not finite.all():
-        raise NumericalError(f"{int((~finite).sum()):,} of {len(finite):,} {what} are not finite.")
+        raise NumericalError(f"{int((~finite).sum()):,} of {len(finite):,} {problem}.")
 
 
 def to_array(values: Tensor) -> FloatArray:

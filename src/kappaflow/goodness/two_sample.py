@@ -23,13 +23,14 @@ from kappaflow.goodness.deviation import (
     worst_level,
 )
 from kappaflow.goodness.family import Family
-from kappaflow.goodness.inputs import Inputs, Rows, opened
+from kappaflow.goodness.inputs import LEAST_ROWS, Inputs, Rows, opened
 from kappaflow.goodness.marginals import Marginal, marginal_of
 from kappaflow.goodness.overfit import Gap, gap_of
-from kappaflow.goodness.pairs import number_of_pairs, pairs_of, scan_pair
+from kappaflow.goodness.pairs import MOST_PAIRS, number_of_pairs, pairs_of, scan_pair
 from kappaflow.goodness.pooled import (
     Pooled,
     encoded_by,
+    has_log_prob,
     on_grids,
     owners_of,
     pooled,
@@ -102,7 +103,7 @@ class TwoSample(PlottedSummary):
         ]
 
     def _details(self) -> Facts:
-        return [(one.level, one.sentence) for one in self.deviations]
+        return [(entry.level, entry.sentence) for entry in self.deviations]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns all figures as plain values for JSON."""
@@ -139,6 +140,7 @@ def two_sample(
 
     Raises:
         ArgumentError: The rows do not fit the flow, or are fewer than 30.
+        NumericalError: A sample or a latent is not finite.
 
     Source:
         Lopez-Paz, Oquab 2017 (classifier two-sample tests); Donsker, Varadhan 1975 (divergence).
@@ -154,13 +156,11 @@ def two_sample(
         ('bad', True)
     """
     with opened(flow, x, context, train) as (own, inputs):
-        return compare_samples(own, inputs, seed=seed)[0]
+        return compare_samples(own, inputs, seed=seed)
 
 
-def compare_samples(
-    flow: Flow, inputs: Inputs, groups: int = 0, seed: int = 0
-) -> tuple[TwoSample, Pooled]:
-    """Returns the comparison of samples with held-out rows, and both.
+def compare_samples(flow: Flow, inputs: Inputs, groups: int = 0, seed: int = 0) -> TwoSample:
+    """Returns the comparison of samples with held-out rows.
 
     `groups` is the number of groups of other tests that share the probability of a false alarm.
     """
@@ -174,12 +174,13 @@ def compare_samples(
         names = (both.names[result.first], both.names[result.second])
         family.add(_of_scan("pair", names, result.region, result.scan, both), pairs)
     others = None
-    if inputs.train is not None:
+    if inputs.train is not None and len(inputs.train[0]) >= LEAST_ROWS:
         others = _training(flow, inputs.train, inputs.train_weights, both, limit, seed)
     _add_scores(family, both)
     result = _add_classifier(family, both, others, seed)
     gap = None if others is None else _add_overfitting(family, both, others)
-    return _summary(family, both, marginals, result, gap, others), both
+    not_checked = tuple(_not_checked(flow, inputs, both, has_gap=gap is not None))
+    return _summary(family, both, marginals, result, gap, not_checked)
 
 
 def _columns(family: Family, both: Pooled) -> Iterator[Marginal]:
@@ -229,13 +230,13 @@ def _training(
     twice = None if given is None else given[owners]
     samples = samples_of(flow, 2 * len(x), twice, generator)
     rng = np.random.default_rng(seed + 1)
-    rows, drawn = (on_grids(to_array(part), both.grids, rng) for part in (x, samples))
+    rows, values = (on_grids(to_array(part), both.grids, rng) for part in (x, samples))
     if given is not None and twice is not None:
-        rows, drawn = np.hstack([rows, to_array(given)]), np.hstack([drawn, to_array(twice)])
+        rows, values = np.hstack([rows, to_array(given)]), np.hstack([values, to_array(twice)])
     if both.encoded is None:
-        return Training(rows, drawn, None, None, shares)
+        return Training(rows, values, None, None, shares)
     parts = encoded_by(flow, x, given), encoded_by(flow, samples, twice)
-    return Training(rows, drawn, *parts, shares)
+    return Training(rows, values, *parts, shares)
 
 
 def _add_classifier(
@@ -249,17 +250,17 @@ def _add_classifier(
         rows, samples = (np.hstack([part for part in pair if part is not None]) for pair in parts)
         trained_on = rows, samples, others.weights
     result = classified(features, both.pool, trained_on, both.owners, seed)
-    found = _of_scan("classifier", (), (), both.pool.scan(result.order), both)
+    deviation = _of_scan("classifier", (), (), both.pool.scan(result.order), both)
     text = (
         f"A classifier separates samples from held-out rows: its AUC is {result.auc:.3f} ± "
         f"{result.standard_error:.3f}, and chance would be 0.5."
     )
     by_auc = float(norm.sf((result.auc - 0.5) / max(result.standard_error, 1e-9)))
-    p_value = min(1.0, 2 * min(found.p_value, by_auc))
+    p_value = min(1.0, 2 * min(deviation.p_value, by_auc))
     if others is None:
         p_value = float(norm.sf(norm.isf(p_value) / CROSS_FITTED))
-    nats = max(result.nats, found.nats)
-    family.add(replace(found, sentence=text, nats=nats, p_value=p_value), OF_SCORES)
+    nats = max(result.nats, deviation.nats)
+    family.add(replace(deviation, sentence=text, nats=nats, p_value=p_value), OF_SCORES)
     if others is not None:  # trees that were cross-fitted know the rows in their boxes
         family.add(_worst_leaf(both, result), OF_SCORES)
     return result
@@ -304,9 +305,31 @@ def _add_overfitting(family: Family, both: Pooled, others: Training) -> Gap | No
         f"{nats:.2f} nats."
     )
     if nats >= NATS_OVERFIT:
-        found = Deviation("overfitting", (), (), 1.0, 1.0, n, gap.p_value, nats, sentence=text)
-        family.add(found, OF_SCORES)
+        numbers = 1.0, 1.0, n, gap.p_value, nats
+        family.add(Deviation("overfitting", (), (), *numbers, sentence=text), OF_SCORES)
     return gap
+
+
+def _not_checked(flow: Flow, inputs: Inputs, both: Pooled, *, has_gap: bool) -> Iterator[str]:
+    """Yields what was not compared and why, one phrase each."""
+    pairs = number_of_pairs(both) - MOST_PAIRS
+    if pairs > 0:
+        yield f"{pairs:,} pairs of columns, whose correlations differ less than those tested"
+    if both.scores is None:
+        why = "columns are rounded" if has_log_prob(flow) else "this flow has no exact one"
+        yield f"the distribution of log_prob and overfitting, because {why}"
+    elif not has_gap:
+        yield f"overfitting, because {_why_no_gap(inputs)}"
+
+
+def _why_no_gap(inputs: Inputs) -> str:
+    if inputs.train is None:
+        return "the training rows are not known"
+    if len(inputs.train[0]) < LEAST_ROWS:
+        return f"there are fewer than {LEAST_ROWS} training rows"
+    if (inputs.weights is None) != (inputs.train_weights is None):
+        return "held-out and training rows should both have weights"
+    return f"the weights leave less information than {FEWEST_WEIGHTED} rows without weights"
 
 
 def _summary(
@@ -315,18 +338,12 @@ def _summary(
     marginals: tuple[Marginal, ...],
     result: Classified,
     gap: Gap | None,
-    others: Training | None,
+    not_checked: tuple[str, ...],
 ) -> TwoSample:
     of_overfitting = 0.0 if gap is None else max(0.0, gap.nats / 2)
-    not_checked = []
-    if both.scores is None:
-        not_checked.append("the distribution of log_prob, because this flow has no exact one")
-    if gap is None and both.scores is not None:
-        why = "are not known" if others is None else "should have weights as the others do"
-        not_checked.append(f"overfitting, because the training rows {why}")
-    shown = [one.nats for one in family.deviations if one.test != "overfitting"]
-    nats = max([0.0, result.nats, *shown]) + of_overfitting
-    level = worst_level([one.level for one in family.deviations])
+    others = [entry.nats for entry in family.deviations if entry.test != "overfitting"]
+    nats = max([0.0, result.nats, *others]) + of_overfitting
+    level = worst_level([entry.level for entry in family.deviations])
     if level == "good" and family.deviations and nats >= NATS_IN_ALL:
         level = "care"
     return TwoSample(
@@ -342,7 +359,7 @@ def _summary(
         gap_standard_error=None if gap is None else gap.standard_error,
         smallest_share=_smallest_share(both, family.groups),
         smallest_nats=_smallest_nats(both, family.groups),
-        not_checked=tuple(not_checked),
+        not_checked=not_checked,
         corner=corner_of_deviations(both, family.sorted()),
     )
 

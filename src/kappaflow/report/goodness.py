@@ -69,8 +69,8 @@ def _deviation_blocks(goodness: Goodness, corner: Corner | None) -> Iterator[Blo
 
 def _deviation_table(deviations: Sequence[Deviation]) -> TextTable:
     rows = [
-        [one.sentence, one.level, p_phrase(one.p_value), significant(one.nats, 2)]
-        for one in deviations
+        [entry.sentence, entry.level, p_phrase(entry.p_value), significant(entry.nats, 2)]
+        for entry in deviations
     ]
     columns = ("Where samples and rows differ", "Level", "p-value", "Nats per row")
     return TextTable(columns, rows, is_prose=True)

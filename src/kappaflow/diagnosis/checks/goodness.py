@@ -21,10 +21,10 @@ def goodness_findings(goodness: Goodness | None) -> Iterator[Finding]:
     if goodness is None or goodness.level == "good":
         return
     kinds = {"pit": calibration_off, "coverage": calibration_off, "overfitting": overfits}
-    found = [kinds.get(one.test, samples_differ) for one in goodness.deviations]
-    for rule in dict.fromkeys(found):
-        pairs = zip(found, goodness.deviations, strict=True)
-        yield from rule([one for kind, one in pairs if kind is rule])
+    rules = [kinds.get(deviation.test, samples_differ) for deviation in goodness.relevant]
+    for rule in dict.fromkeys(rules):
+        pairs = zip(rules, goodness.relevant, strict=True)
+        yield from rule([deviation for other, deviation in pairs if other is rule])
 
 
 @check(
@@ -88,7 +88,7 @@ def overfits(deviations: Sequence[Deviation]) -> Iterator[Symptom]:
 
 def _symptom(deviations: Sequence[Deviation]) -> Symptom:
     more = len(deviations) - SHOWN
-    sentences = [one.sentence for one in deviations[:SHOWN]]
+    sentences = [deviation.sentence for deviation in deviations[:SHOWN]]
     if more > 0:
         sentences.append(f"There {'is' if more == 1 else 'are'} {more} more of these.")
     worst = deviations[0]
