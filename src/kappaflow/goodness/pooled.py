@@ -1,6 +1,5 @@
 """`Pooled`: held-out rows and samples of a flow, side by side, with their log_prob."""
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -85,16 +84,16 @@ class Pooled:
         return self._orders[feature]
 
     def rounded(self, name: str, bounds: Bounds) -> Bounds:
-        """Returns the ends of a region of a column, as values of its grid if it has one."""
+        """Returns the least and the largest value of the grid of a column inside of a region."""
         grid = self.grids.get(self.names.index(name)) if name in self.columns else None
         if grid is None:
             return bounds
         start, step = grid
-        ends = [
-            start + step * round((end - start) / step) if math.isfinite(end) else end
-            for end in bounds
-        ]
-        return ends[0], ends[1]
+        low, high = ((end - start) / step for end in bounds)
+        first, last = np.ceil(low), np.floor(high)
+        if first > last:  # the region is inside of the noise of a value
+            first = last = np.rint((low + high) / 2)
+        return float(start + step * first), float(start + step * last)
 
     def order_of(self, values: FloatArray) -> IntArray:
         """Returns the order of rows and samples by a value of each; equal ones are mixed."""

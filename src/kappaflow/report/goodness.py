@@ -107,8 +107,9 @@ def _zoomed(part: Marginal, low: float, high: float) -> Panel:
     """Returns the histogram of a column around a region, which is shaded."""
     edges = np.array(part.edges)
     low, high = np.clip((low, high), edges[0], edges[-1]).tolist()
-    if low == high:  # beyond the histogram: the bin at that end
-        low, high = edges[-2:].tolist() if low == edges[-1] else edges[:2].tolist()
+    if low == high:  # a single value, or beyond the histogram: the bin that holds it
+        first = min(int(np.searchsorted(edges, low, side="right")), len(edges) - 1) - 1
+        low, high = edges[first : first + 2].tolist()
     reach = AROUND * (high - low)
     kept = np.flatnonzero((edges[1:] > low - reach) & (edges[:-1] < high + reach))
     bins = slice(int(kept[0]), int(kept[-1]) + 1)

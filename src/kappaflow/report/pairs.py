@@ -55,8 +55,13 @@ def worst_pair_panel(corner: Corner, box: dict[str, tuple[float, float]]) -> Pan
     ]
     panel = _pair_panel(corner, j, i)
     samples = _points("samples", corner.samples, j, i, SAMPLES)
-    boxes = [Box(x=ends[0], y=ends[1])]
+    boxes = [Box(x=_widened(ends[0]), y=_widened(ends[1]))]
     return replace(panel, title="", series=[*panel.series, samples], contour=None, boxes=boxes)
+
+
+def _widened(ends: tuple[float, float]) -> tuple[float, float]:
+    """Returns ends that can be seen in a chart: those of a step around a single value."""
+    return (ends[0] - 0.5, ends[1] + 0.5) if ends[0] == ends[1] else ends
 
 
 def _points(name: str, points: Rows, j: int, i: int, tone: int) -> Series:

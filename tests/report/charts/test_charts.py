@@ -141,6 +141,9 @@ def test_contours_contain_their_shares():
     for level, share in ((1, 0.99), (2, 0.9), (3, 0.5)):
         radius = distance[heights >= level].max()
         assert radius == pytest.approx(math.sqrt(-2 * math.log(1 - share)), abs=0.35), level
+    cut = np.array(gaussian()) * (np.array(x) > 0)  # a hard edge
+    heights = np.array(replace(contour, density=cut.tolist()).heights)
+    assert (heights[:, :20] == 0).all() and (heights[20, 20:30] > 1).all()
 
 
 def test_a_lower_panel_shares_the_horizontal_axis(tmp_path):

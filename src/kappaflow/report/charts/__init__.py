@@ -29,6 +29,7 @@ DATA, SAMPLES, STRETCH, SQUEEZE, WORST, WARNING, INK, MUTED = range(8)
 TONES = ("data", "samples", "stretch", "squeeze", "error", "warning", "ink", "muted")
 LONGEST_NAME = 60  # characters
 TEMPLATES = Path(__file__).parents[1] / "templates"
+RARE = 0.0005  # share of the samples in a row or column of cells that no line encloses
 CONTAINED = (0.99, 0.9, 0.5)  # shares inside of the lines of a contour
 SMOOTHING = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 TINY = 1e-12
@@ -109,9 +110,11 @@ class Contour:
     @property
     def heights(self) -> list[list[float]]:
         """The density, smoothed and transformed so that the three lines are at 1, 2 and 3."""
-        values = np.array(self.density)
+        values = density = np.array(self.density)
         for axis in (0, 1):
             values = np.apply_along_axis(_smoothed, axis, values)
+        rare = [density.sum(axis) < RARE * density.sum() for axis in (1, 0)]
+        values[rare[0][:, None] | rare[1]] = 0  # beyond a hard edge, not only smoothed
         falling = np.sort(values, axis=None)[::-1]
         inside = np.cumsum(falling) / max(falling.sum(), TINY)
         index = np.searchsorted(inside, CONTAINED).clip(max=len(falling) - 1)
