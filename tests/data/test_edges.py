@@ -98,7 +98,7 @@ def test_columns_with_bounds_or_noise_on_whole_numbers_are_left_out():
     (note,) = (note for note in prepare_table(table).notes if "hard edge" in note)
     assert note == (
         "columns 'x0' (above 0) and 'x2' (above 0) have rows up to a hard edge, which samples can "
-        "cross without bounds={'x0': 'positive', 'x2': 'positive'}"
+        "cross: bounds={'x0': 'positive', 'x2': 'positive'} keeps them inside"
     )
     bounded = prepare_table(table, bounds={"x0": "positive", "x2": "positive"})
     assert not any("hard edge" in note for note in bounded.notes + bounded.warnings)
@@ -111,7 +111,7 @@ def test_values_on_an_edge_need_a_repair():
     x = np.append(0.0, G(0).exponential(size=900))
     result = examine(x)
     assert result[-1].message.endswith(
-        "without bounds={'x0': 'positive'}, and repair='jitter' for values on an edge"
+        "bounds={'x0': 'positive'} with repair='jitter' for values on an edge keeps them inside"
     )
     assert result.suggestions == {"repair": "jitter", "bounds": {"x0": "positive"}}
     prepare_table(load_table(x), **result.suggestions)

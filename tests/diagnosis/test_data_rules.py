@@ -7,6 +7,7 @@ import torch
 import kappaflow as kf
 from diagnosis.faulty import findings, points
 from kappaflow.data import load_table
+from kappaflow.data.statistics import tail_of
 from kappaflow.diagnosis import data_findings
 
 SEEDS = pytest.mark.parametrize("seed", range(2))
@@ -113,3 +114,5 @@ def test_heavy_tails_are_found_and_others_are_not(seed):
     assert finding.code == "KF606" and finding.severity == "note"
     assert finding.evidence["columns"] == "x3"
     assert abs(finding.evidence["index"] - 1 / 1.5) < 4 * finding.evidence["standard_error"]
+    tail = tail_of(torch.poisson(torch.full((4000,), 2.0)).double().numpy())
+    assert tail is not None and not tail.is_heavy

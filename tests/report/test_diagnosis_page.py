@@ -56,7 +56,7 @@ def test_a_finding_has_the_figure_that_explains_it(make, code, figures):
     assert f"<dt>Check</dt><dd>{code}: " in card
     assert "<dt>Cause</dt>" in card and "<dt>Fix</dt>" in card
     assert "<h1>flows.py:make</h1>" in html and "some points" in html
-    assert "Do not use yet" in html
+    assert "Do not use" in html
 
 
 def test_marks_lie_where_the_numbers_say():

@@ -49,7 +49,7 @@ def test_the_verdict_stands_in_words_and_numbers_at_the_top(usual):
     [
         ("good", ["note"], "Good", "verdict ok"),
         ("care", ["warning", "warning"], "Use with care: 2 warnings", "verdict warning"),
-        ("bad", ["error", "note"], "Do not use yet: 1 error", "verdict error"),
+        ("bad", ["error", "note"], "Do not use: 1 error", "verdict error"),
     ],
 )
 def test_the_color_of_the_verdict_follows_the_level(level, severities, words, css):

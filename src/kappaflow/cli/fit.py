@@ -229,6 +229,6 @@ def _print_summary(summary: "RunSummary", *, json: bool) -> None:
     print_text(f"\n{result.epochs} epochs in {result.time_s:.0f} s ({result.stopped_because})")
     if result.is_joint:
         print_text(f"\n{JOINT}")
-    print_text(f"\n{result.verdict}\n")
+    print_text(f"\n{result.verdict}" + ("\n" if result.findings else ""))
     print_findings(result.findings)
     print_text(f"\n{run_kind(out).note(out)}The report is {out / 'report.html'}")

@@ -59,6 +59,7 @@ def describe_values(table: "Table", index: int) -> str:
 def named_rows(table: "Table", mask: BoolArray) -> str:
     """Returns names of the rows in a mask, such as "line 7" or "rows 7, 9, 12 and 30 more"."""
     indices = np.flatnonzero(mask)
+    indices = indices[np.argsort(table.rows[indices])]
     named = describe_rows(table, indices[:SHOWN_ROWS])
     if len(named) == 1:
         return named[0]

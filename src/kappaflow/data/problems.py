@@ -112,10 +112,10 @@ def _edges(table: Table, edges: Domains) -> list[Problem]:
     shown = f"columns {', '.join(ends)} and {last} have" if ends else f"column {last} has"
     texts = {name: bound_text(domain) for name, domain in edges.items()}
     touched = [name for name in edges if edges[name].at_an_end(table.by_column[name]).any()]
-    repair = f", and {option('repair', 'jitter')} for values on an edge" if touched else ""
+    repair = f" with {option('repair', 'jitter')} for values on an edge" if touched else ""
     message = (
-        f"{shown} rows up to a hard edge, which samples can cross without "
-        f"{option('bounds', texts)}{repair}"
+        f"{shown} rows up to a hard edge, which samples can cross: "
+        f"{option('bounds', texts)}{repair} keeps them inside"
     )
     return [_problem("edge", message, tuple(edges))]
 

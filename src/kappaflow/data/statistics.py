@@ -172,7 +172,7 @@ def tail_of(column: FloatArray) -> Tail | None:
     """Returns the tail of a column by the moments of the logarithms of its furthest values.
 
     The estimator of Dekkers, Einmahl and de Haan (1989) of distances from the median. None for
-    fewer than 1,000 values, or if the furthest are all equal.
+    fewer than 1,000 values, or if most are equal. Rounded values have noise as wide as a step.
     """
     if len(column) < TAIL_ROWS:
         return None
@@ -180,6 +180,9 @@ def tail_of(column: FloatArray) -> Tail | None:
     k = int(TAIL_SHARE * len(away))
     if away[-k - 1] <= 0:
         return None
+    step = np.diff(np.unique(away[-k - 1 :])).min(initial=away[-k - 1])
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, len(away))  # values that repeat are steps
+    away = np.sort(away + step * noise)
     logs = np.log(away[-k:] / away[-k - 1])
     first, second = float(logs.mean()), float(np.square(logs).mean())
     if second <= first**2 or second == 0:

@@ -28,7 +28,7 @@ LOADS_NOTHING = "This page makes no network requests."
 VERDICTS: dict[Level, tuple[Literal["ok", "warning", "error"], str]] = {
     "good": ("ok", "Good"),
     "care": ("warning", "Use with care"),
-    "bad": ("error", "Do not use yet"),
+    "bad": ("error", "Do not use"),
 }
 NO_FINDINGS = "The doctor found no error, no warning and nothing worth a note."
 

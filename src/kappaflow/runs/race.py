@@ -120,9 +120,11 @@ class ModelChoice(BaseModel):
             if best.condition is not None and second.condition is not None:
                 text += (
                     f", as good as {second} up to one standard error "
-                    f"({second.behind:+.3f} ± {second.error:.3f}), and better conditioned: "
-                    f"{best.condition:.3g}, not {second.condition:.3g}"
+                    f"({second.behind:+.3f} ± {second.error:.3f})"
                 )
+                numbers = f"{best.condition:.3g}", f"{second.condition:.3g}"
+                if numbers[0] != numbers[1]:
+                    text += ", and better conditioned: {}, not {}".format(*numbers)
             else:
                 text += f", {second.behind:.3f} ± {second.error:.3f} better than {second}"
         if self.left_out:
