@@ -91,7 +91,9 @@ def test_discrete_columns_are_named_as_in_the_table(run, code, tmp_path):
     values = np.random.default_rng(0).integers(-3, 4, size=(80, 3))
     path = tmp_path / "rows.csv"
     pl.DataFrame(values, schema=["energy", "b", "c"]).write_csv(path)
-    assert "KF603: Column 'energy' holds" in run("doctor", f"{code}:doubling", path).out
+    out = run("doctor", f"{code}:doubling", path).out
+    assert "KF603: Column 'energy' holds" in out
+    assert "samples have energy" in out  # which are compared with the rows
 
 
 def test_a_page_is_written_next_to_what_is_printed(run, code, tmp_path):

@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from tests.goodness.exact_flows import Map
 
 import kappaflow as kf
 from diagnosis.faulty import (
@@ -389,6 +390,18 @@ def test_verdicts_read_as_sentences():
     assert verdict(spoiled(3)).startswith(
         "Do not trust this flow yet. log_prob is not finite at # of the # points."
     )
+
+
+def test_columns_and_training_rows_have_the_names_and_weights_of_tables():
+    """As in `two_sample`; of images, samples are not compared, and the verdict says why."""
+    x = points(0, 400, 3).double().numpy()
+    rows, train = (kf.load_table(part, context=["x2"]) for part in (5 + x[:200], x[200:]))
+    flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
+    goodness = kf.doctor(flow, rows, train=train).goodness
+    assert {name for entry in goodness.deviations for name in entry.columns} >= {"x0", "x2"}
+    assert goodness.two_sample.gap is not None
+    images = kf.Flow(kf.StandardNormal((1, 2, 2)), Map(0.5, 1.0))
+    assert "only possible for rows of a table." in verdict(images, torch.randn(64, 1, 2, 2))
 
 
 def test_samples_that_are_not_finite_are_findings():

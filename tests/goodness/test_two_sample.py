@@ -224,6 +224,14 @@ def test_wrong_training_rows_are_named_in_one_sentence(name):
     assert str(error.value).startswith(words)
 
 
+@pytest.mark.parametrize("function", [kf.two_sample, kf.calibration])
+def test_a_wrong_seed_is_named(function):
+    """It counts from 0."""
+    for seed in (-1, 1.5):
+        with pytest.raises(kf.errors.ArgumentError, match="^'seed' should be"):
+            function(normal(2), X, seed=seed)
+
+
 X = draws(0, 300, 2)
 NOT_CHECKED = {
     "unknown": (X, None, "overfitting, because the training rows are not known"),

@@ -29,7 +29,7 @@ from kappaflow.diagnosis.measurements import (
     ShowStep,
     quietly,
 )
-from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
+from kappaflow.diagnosis.references import Comparison, comparisons_of
 from kappaflow.diagnosis.result import Diagnosis, Tables
 from kappaflow.diagnosis.verdict import diagnosis_of, with_findings
 from kappaflow.energies import LogDensity, check_target
@@ -41,7 +41,7 @@ from kappaflow.foreign import Wrapped
 from kappaflow.foreign.wrapped import own_flow
 from kappaflow.goodness import Goodness
 from kappaflow.goodness.goodness import Match, matcher
-from kappaflow.goodness.inputs import LEAST_ROWS
+from kappaflow.goodness.inputs import LEAST_ROWS, train_rows
 
 NUMBERS = (  # the figures of the conditioning
     "condition_number_median",
@@ -59,7 +59,7 @@ def doctor(
     x: Data = None,
     context: Data = None,
     *,
-    train: TrainRows | None = None,
+    train: Data | tuple[Data, Data] = None,
     make: Callable[[], object] | None = None,
     log_density: LogDensity | None = None,
     thorough: bool = False,
@@ -84,12 +84,12 @@ def doctor(
             Without x, the doctor uses samples of the flow. This reveals less, because a flow
             rarely fails where its own density is high.
         context: Context of each row, (B, C), for a conditional flow.
-        train: Rows that the flow was trained on, (N, D); for a conditional flow the pair (rows,
-            context). The doctor fits a Gaussian and a Gaussian mixture to them, and compares their
-            likelihood with the flow's on `x`, which should be held-out rows; it also measures
-            overfitting, and finds smaller deviations of the samples. Without train, and
-            from 200 rows on, it fits both to a random half of `x` and compares on the other half;
-            it then only concludes that the flow is worse.
+        train: Rows that the flow was trained on, in any form of `x`; for a conditional flow the
+            pair (rows, context), or a `Table` with both. The doctor fits a Gaussian and a Gaussian
+            mixture to them, and compares their likelihood with the flow's on `x`, which should be
+            held-out rows; it also measures overfitting, and finds smaller deviations of the
+            samples. Without train, and from 200 rows on, it fits both to a random half of `x` and
+            compares on the other half; it then only concludes that the flow is worse.
         make: Builds a new flow of the same kind. The doctor loads the state_dict into it, to find
             state that the state_dict lacks.
         log_density: The unnormalized log-density that the flow was fitted to, from points
@@ -122,7 +122,7 @@ def diagnose_rows(
     x: Data = None,
     context: Data = None,
     *,
-    train: TrainRows | None = None,
+    train: Data | tuple[Data, Data] = None,
     progress: ShowStep = quietly,
     thorough: bool = False,
     compares_samples: bool = True,
@@ -134,17 +134,25 @@ def diagnose_rows(
     own = own_flow(flow)
     named = own if isinstance(own, Flow) else None
     source = x if x is None or isinstance(x, PLAIN) else read_rows("x", x)
-    names = (lambda i: describe_values(source, i)) if isinstance(source, Table) else None
-    columns = () if named is None else named.columns
-    if isinstance(source, Table):
-        columns = columns or source.columns
+    table = source if isinstance(source, Table) else None
+    names = None if table is None else partial(describe_values, table)
+    columns, context_columns = (
+        ((), ()) if named is None else (named.columns, named.context_columns)
+    )
+    if table is not None:
+        columns, context_columns = (
+            columns or table.columns,
+            context_columns or table.context_columns,
+        )
     if x is not None:
         x, context = plain_tensors(named, source, context)
+    pair, train_weights = train_rows(named, train)
     match = matcher(
-        train=train,
-        weights=source.weights if isinstance(source, Table) else None,
+        train=pair,
+        weights=None if table is None else table.weights,
+        train_weights=train_weights,
         columns=columns,
-        context_columns=() if named is None else named.context_columns,
+        context_columns=context_columns,
     )
     diagnosis = diagnose_flow(
         flow,
@@ -152,7 +160,7 @@ def diagnose_rows(
         context,
         thorough=thorough,
         progress=progress,
-        compare=partial(comparisons_of, train=train, progress=progress, thorough=thorough),
+        compare=partial(comparisons_of, train=pair, progress=progress, thorough=thorough),
         match=match if compares_samples else None,
         names=names,
         **options,
@@ -235,10 +243,10 @@ def _goodness(
     m: Measurements, match: Match | None, x: Tensor | None, context: Tensor | None
 ) -> tuple[Goodness | None, str]:
     """Returns how well samples match rows, or None and the reason why it is not known."""
-    if x is None or match is None:
-        return None, "there are no held-out rows"
     if len(m.flow.event_shape) != 1:
-        return None, "the comparison is for rows of a table"
+        return None, "this is only possible for rows of a table"
+    if x is None or match is None:
+        return None, "there are no held-out rows" if x is None else "this was left out"
     if len(x) < LEAST_ROWS:
         return None, f"there are fewer than {LEAST_ROWS} held-out rows"
     m.announce("samples against held-out rows")

@@ -20,7 +20,7 @@ from kappaflow.diagnosis.tensors import in_chunks
 from kappaflow.flows import Flow
 from kappaflow.flows.base import sample_of
 from kappaflow.flows.standardization import standardization_log_det
-from kappaflow.goodness.inputs import checked_train
+from kappaflow.goodness.inputs import Rows, check_train
 
 FloatArray = NDArray[np.float64]
 ReferenceKind = Literal["Gaussian", "Gaussian mixture"]
@@ -32,8 +32,6 @@ COMPARED_ROWS = 5_000
 COMPONENTS = (2, 4, 8, 16, 32)  # tried after 1, as long as the BIC improves
 FIT_ROWS, ITERATIONS = 5_000, 30  # limits, so that all fits take some seconds
 FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian's variance
-
-TrainRows = Tensor | tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def comparisons_of(
     flow: Flow,
     x: Tensor,
     context: Tensor | None,
-    train: TrainRows | None = None,
+    train: Rows | None = None,
     progress: ShowStep = quietly,
     *,
     thorough: bool = False,
@@ -139,13 +137,14 @@ def comparisons_of(
     Raises:
         ArgumentError: train does not fit x.
     """
-    fitted = None if train is None else checked_train(x, context, train)
-    if x.dim() != 2 or flow.likelihood == "joint" or (fitted is None and len(x) < HALVED_ROWS):
+    if train is not None:
+        check_train(x, context, train)
+    if x.dim() != 2 or flow.likelihood == "joint" or (train is None and len(x) < HALVED_ROWS):
         return ()
     progress("a Gaussian and a Gaussian mixture")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
-    half = len(x) // 2 if fitted is None else 0
-    train_rows, train_context = fitted or _rows(x, context, order[:half])
+    half = len(x) // 2 if train is None else 0
+    train_rows, train_context = train or _rows(x, context, order[:half])
     x, context = _rows(x, context, order[half:][: None if thorough else COMPARED_ROWS])
     generator = None if flow.augment is None else torch.Generator().manual_seed(0)
     (log_prob,) = in_chunks(lambda *at: (flow.log_prob(*at, generator=generator),), x, context)
@@ -158,7 +157,7 @@ def comparisons_of(
             None if context is None else _to_numpy(context),
         ),
         conditional=context is not None,
-        fair=fitted is not None,
+        fair=train is not None,
         log_det=standardization_log_det(flow),
     )
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from scipy.stats import kstest, kstwobign
 from torch import Tensor
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import natural_int, positive_int
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import Data
 from kappaflow.goodness.deviation import Deviation, Level, interval_phrase, worst_level
@@ -172,6 +172,7 @@ def calibration(
         'highest density'
     """
     positive_int("samples", samples)
+    natural_int("seed", seed)
     with opened(flow, x, context) as (own, inputs):
         return calibrate(own, inputs, samples=samples, seed=seed)
 

@@ -111,18 +111,17 @@ Match = Callable[[Flow, Tensor, Tensor | None], Goodness]
 
 def matcher(
     *,
-    train: Tensor | Rows | None = None,
+    train: Rows | None = None,
     weights: FloatArray | None = None,
     train_weights: FloatArray | None = None,
     columns: Sequence[str] = (),
     context_columns: Sequence[str] = (),
 ) -> Match:
-    """Returns the function that compares a flow with rows, given what else is known of them."""
-    pair = train if train is None or isinstance(train, tuple) else (train, None)
+    """Returns a function that compares a flow with rows."""
 
     def match(flow: Flow, x: Tensor, context: Tensor | None) -> Goodness:
         names = tuple(columns), tuple(context_columns)
-        return goodness_of(flow, Inputs(x, context, pair, weights, *names, train_weights))
+        return goodness_of(flow, Inputs(x, context, train, weights, *names, train_weights))
 
     return match
 

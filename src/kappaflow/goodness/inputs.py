@@ -55,7 +55,7 @@ class Inputs:
 
 @contextmanager
 def opened(
-    flow: object, x: Data, context: Data = None, train: Data = None
+    flow: object, x: Data, context: Data = None, train: object = None
 ) -> Iterator[tuple[Flow, Inputs]]:
     """Yields a flow in evaluation mode, and the rows as it takes them.
 
@@ -77,42 +77,38 @@ def opened(
             raise ArgumentError(
                 f"'flow' should be a flow of rows of a table, got one of {tuple(own.event_shape)}."
             )
-        rows, given = checked_points(own, rows.to(own.dtype), _as(own, given))
+        rows, given = checked_points(own, rows, given)
         if len(rows) < LEAST_ROWS:
             raise ArgumentError(
                 f"'x' should hold at least {LEAST_ROWS} rows to compare samples with, got "
                 f"{len(rows)}."
             )
-        pair: Any = train if isinstance(train, tuple) else (train, None)
-        is_plain = pair[0] is None or isinstance(pair[0], PLAIN)
-        learned = pair[0] if is_plain else read_rows("train", pair[0])
-        trained = None if learned is None else plain_tensors(named, learned, pair[1])
-        if trained is not None:
-            checked_train(rows[:, : own.event_shape[0]], given, trained)
-        yield (
-            own,
-            Inputs(
-                rows[:, : own.event_shape[0]],
-                given,
-                trained,
-                weights,
-                columns,
-                context_columns,
-                learned.weights if isinstance(learned, Table) else None,
-            ),
-        )
+        pair, train_weights = train_rows(named, train)
+        rows = rows[:, : own.event_shape[0]]
+        if pair is not None:
+            check_train(rows, given, pair)
+        yield own, Inputs(rows, given, pair, weights, columns, context_columns, train_weights)
 
 
-def checked_train(x: Tensor, context: Tensor | None, train: object) -> Rows:
-    """Returns training rows and their context, or raises an error if they do not fit x."""
+def train_rows(flow: Flow | None, train: object) -> tuple[Rows | None, FloatArray | None]:
+    """Returns training rows, or the pair (rows, context), as tensors, and their weights."""
     parts: tuple[Any, ...] = train if isinstance(train, tuple) else (train,)
     if len(parts) not in {1, 2}:
         raise ArgumentError(f"'train' should be rows or (rows, context), got {len(parts)} values.")
-    rows, context_rows = (*parts, None)[:2]
-    if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
-        got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+    if parts[0] is None:
+        return None, None
+    rows = parts[0] if isinstance(parts[0], PLAIN) else read_rows("train", parts[0])
+    pair = plain_tensors(flow, rows, *parts[1:])
+    return pair, rows.weights if isinstance(rows, Table) else None
+
+
+def check_train(x: Tensor, context: Tensor | None, train: Rows) -> None:
+    """Raises ArgumentError if training rows and their context do not fit held-out rows."""
+    rows, context_rows = train
+    if rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
         raise ArgumentError(
-            f"'train' should hold rows of a table like 'x', (N, {x[0].numel()}), got {got}."
+            f"'train' should hold rows of a table like 'x', (N, {x[0].numel()}), got "
+            f"{tuple(rows.shape)}."
         )
     if not len(rows):
         raise ArgumentError("'train' should hold at least one row, got none.")
@@ -122,10 +118,5 @@ def checked_train(x: Tensor, context: Tensor | None, train: object) -> Rows:
             "'train' should be rows alone for a flow without a context, and (rows, context), with "
             "as many rows each, for one with a context."
         )
-    if not all(torch.isfinite(part).all() for part in parts if part is not None):
+    if not all(torch.isfinite(part).all() for part in train if part is not None):
         raise ArgumentError("'train' should hold finite numbers only.")
-    return rows, context_rows
-
-
-def _as(flow: Flow, context: Tensor | None) -> Tensor | None:
-    return None if context is None else context.to(flow.dtype)

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from scipy.stats import chi2, norm
 
+from kappaflow._checks import natural_int
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import Data
 from kappaflow.foreign import Wrapped
@@ -115,7 +116,7 @@ def two_sample(
     x: Data,
     context: Data = None,
     *,
-    train: Data = None,
+    train: Data | tuple[Data, Data] = None,
     seed: int = 0,
 ) -> TwoSample:
     """Compares samples of a flow with held-out rows: columns, pairs, and all columns at once.
@@ -155,6 +156,7 @@ def two_sample(
         >>> result.level, result.auc > 0.6
         ('bad', True)
     """
+    natural_int("seed", seed)
     with opened(flow, x, context, train) as (own, inputs):
         return compare_samples(own, inputs, seed=seed)
 

@@ -33,6 +33,7 @@ from kappaflow.diagnosis import (
 )
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.foreign import wrap
+from kappaflow.goodness.goodness import matcher
 from kappaflow.training.distributed import existing_device
 
 MODULE_NAME = "_examined_by_kappaflow"
@@ -147,7 +148,8 @@ def _at_rows(
         context,
         make=subject.again,
         compare=partial(comparisons_of, **options),
-        names=lambda i: describe_values(table, i),
+        match=matcher(columns=table.columns, context_columns=table.context_columns),
+        names=partial(describe_values, table),
         **options,
     )
     return with_findings(result, data_findings(table, flow=wrapped))
