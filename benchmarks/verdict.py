@@ -89,8 +89,8 @@ def verdict(
     lines, machines = read_lines(file)
     latest = {key_of(line, KEY): line for line in lines}
     right = latest.pop(("right", "", ""), {}).get("levels", {})
-    found = {"machine": machines[-1], "lines": [*latest.values()], "right": right}
-    write_results(file.with_suffix(".json"), found)
+    values = {"machine": machines[-1], "lines": [*latest.values()], "right": right}
+    write_results(file.with_suffix(".json"), values)
 
 
 def fitted(known: VerdictTable, seed: int, fit: str, folder: Path) -> Path:
@@ -162,9 +162,9 @@ def _log_prob(known: VerdictTable, flow: Flow, rows: Rows) -> Rows:
     return log_prob_of(flow, batch_of(table, flow)).numpy()
 
 
-def verdict_values(found: dict[str, Any]) -> dict[str, Any]:
+def verdict_values(results: dict[str, Any]) -> dict[str, Any]:
     """Returns the values for the page."""
-    lines: list[Line] = found["lines"]
+    lines: list[Line] = results["lines"]
     wrong = [line for line in lines if line["kl"] > WRONG and line["rows"] >= LEAST_ROWS]
     good = [line for line in lines if line["fit"] == "good"]
     green = [line for line in wrong if line["level"] == "good"]
@@ -173,7 +173,7 @@ def verdict_values(found: dict[str, Any]) -> dict[str, Any]:
         "wrong": len(wrong),
         "green": ", ".join(f"{line['table']} ({line['fit']})" for line in green) or "none",
         "levels": _levels(lines),
-        "right": _right(found.get("right", {})),
+        "right": _right(results.get("right", {})),
         "seconds": float(np.median([line["compared_s"] for line in good])),
         "most_seconds": max(line["compared_s"] for line in good),
         "share": sum(line["compared_s"] for line in good) / sum(line["fit_s"] for line in good),
@@ -181,11 +181,11 @@ def verdict_values(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _levels(lines: list[Line]) -> str:
-    found = {key_of(line, KEY): line for line in lines}
+    cells = {key_of(line, KEY): _cell(line) for line in lines}
     return markdown(
         ["table", "part", "rows", *FITS],
         [
-            [name, part, f"{known.rows:,}", *(_cell(found.get((part, name, fit))) for fit in FITS)]
+            [name, part, f"{known.rows:,}", *(cells.get((part, name, fit), "") for fit in FITS)]
             for part, tables in PARTS.items()
             for name, known in tables.items()
         ],
@@ -204,5 +204,5 @@ def _right(counts: dict[str, dict[str, int]]) -> str:
     )
 
 
-def _cell(line: Line | None) -> str:
-    return "" if line is None else f"{line['kl']:.3f} {line['level']}"
+def _cell(line: Line) -> str:
+    return f"{line['kl']:.3f} {line['level']}"

@@ -191,9 +191,9 @@ class VerdictTable:
 
 def _given(context: Density, width: int, others: Density, steps: dict[int, Step]) -> Density:
     """Returns contexts with columns given them; log_prob is that of the columns alone."""
-    whole = triangular(joined(context, others, width), steps)
+    together = triangular(joined(context, others, width), steps)
     return Density(
-        whole.sample, lambda rows: whole.log_prob(rows) - context.log_prob(rows[:, :width])
+        together.sample, lambda rows: together.log_prob(rows) - context.log_prob(rows[:, :width])
     )
 
 

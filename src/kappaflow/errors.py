@@ -7,6 +7,12 @@ class KappaflowError(Exception):
     """Base class of all errors of this package; the text is a message for the user."""
 
 
+def one_line(error: Exception) -> str:
+    """Returns the class of an error and the first line of its message."""
+    first = (str(error).splitlines() or [""])[0]
+    return type(error).__name__ + (f" ({first})" if first else "")
+
+
 class ArgumentError(KappaflowError, ValueError):
     """An argument has a value or a shape that cannot be used."""
 

@@ -232,6 +232,29 @@ def test_a_wrong_seed_is_named(function):
             function(normal(2), X, seed=seed)
 
 
+class WithoutInverse:
+    """A flow that cannot sample."""
+
+    def encode(self, x):
+        """Returns the rows."""
+        return x, torch.zeros(len(x))
+
+    def decode(self, z):
+        """Raises an error."""
+        raise NotImplementedError("there is no inverse.\nReally.")
+
+
+@pytest.mark.parametrize("function", [kf.two_sample, kf.calibration])
+def test_a_flow_that_cannot_sample_gives_one_sentence(function):
+    """With the error of its library, and no traceback of it."""
+    words = (
+        r"^kappaflow cannot compare samples .* raised NotImplementedError \(there is no inverse"
+    )
+    with pytest.raises(kf.errors.ArgumentError, match=words) as error:
+        function(WithoutInverse(), X)
+    assert "\n" not in str(error.value)
+
+
 X = draws(0, 300, 2)
 NOT_CHECKED = {
     "unknown": (X, None, "overfitting, because the training rows are not known"),

@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from kappaflow.diagnosis.checks.data import data_findings
 from kappaflow.diagnosis.checks.goodness import goodness_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings
 from kappaflow.diagnosis.checks.state import state
-from kappaflow.diagnosis.isolation import isolated, one_line
+from kappaflow.diagnosis.isolation import isolated
 from kappaflow.diagnosis.measurements import (
     DEFAULT_EFFORT,
     THOROUGH,
@@ -33,7 +32,7 @@ from kappaflow.diagnosis.references import Comparison, comparisons_of
 from kappaflow.diagnosis.result import Diagnosis, Tables
 from kappaflow.diagnosis.verdict import diagnosis_of, with_findings
 from kappaflow.energies import LogDensity, check_target
-from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
+from kappaflow.errors import ArgumentError, NumericalError, one_line
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
@@ -41,7 +40,7 @@ from kappaflow.foreign import Wrapped
 from kappaflow.foreign.wrapped import own_flow
 from kappaflow.goodness import Goodness
 from kappaflow.goodness.goodness import Match, matcher
-from kappaflow.goodness.inputs import LEAST_ROWS, train_rows
+from kappaflow.goodness.inputs import LEAST_ROWS, one_sentence_errors, train_rows
 
 NUMBERS = (  # the figures of the conditioning
     "condition_number_median",
@@ -205,7 +204,7 @@ def diagnose_flow(
             context = checked_context(own, context)
         else:
             x, context = checked_points(own, x, context)
-        with measuring(own), _one_sentence_errors(own, context):
+        with measuring(own), one_sentence_errors(own, context, "The doctor cannot diagnose"):
             m = Measurements(
                 own,
                 x,
@@ -258,27 +257,6 @@ def _goodness(
         if not isinstance(m.flow, Wrapped):
             raise
         return None, f"the flow raised {one_line(error)}"
-
-
-@contextmanager
-def _one_sentence_errors(flow: Flow, context: Tensor | None) -> Iterator[None]:
-    """Converts an exception of another library to a short ArgumentError."""
-    try:
-        yield
-    except KappaflowError:
-        raise
-    except Exception as error:
-        if not isinstance(flow, Wrapped):
-            raise
-        hint = (
-            "If it is conditional, pass its 'context'."
-            if context is None
-            else "If it is not conditional, leave 'context' out."
-        )
-        raise ArgumentError(
-            f"The doctor cannot diagnose this flow of {flow.library}, because it raised "
-            f"{one_line(error)}. {hint}"
-        ) from error
 
 
 def _tables(m: Measurements) -> Tables:

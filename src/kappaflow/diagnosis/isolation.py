@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from kappaflow.conditioning.points import measuring
 from kappaflow.conditioning.round_trip import latent_points
+from kappaflow.errors import one_line
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped, wrap
 
@@ -60,12 +61,6 @@ def why_no_copy(
     if error is None or dtype is None or _first_error(wrap(original, x, context), x, context):
         return ""  # the flow itself raises the same error
     return f"a copy in {str(dtype).removeprefix('torch.')} raises {one_line(error)}"
-
-
-def one_line(error: Exception) -> str:
-    """Returns the class of an error and the first line of its message."""
-    first = (str(error).splitlines() or [""])[0]
-    return type(error).__name__ + (f" ({first})" if first else "")
 
 
 def _first_error(flow: Flow, x: Tensor | None, context: Tensor | None) -> Exception | None:

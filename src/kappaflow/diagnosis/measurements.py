@@ -14,10 +14,10 @@ from kappaflow.conditioning import Layer, Profile, layers_of
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO, MATRIX_FREE_ABOVE
-from kappaflow.diagnosis.isolation import isolated_copy, one_line, why_no_copy
+from kappaflow.diagnosis.isolation import isolated_copy, why_no_copy
 from kappaflow.diagnosis.tensors import lengths
 from kappaflow.energies import LogDensity
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, one_line
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
 

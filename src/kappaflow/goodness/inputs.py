@@ -10,10 +10,10 @@ from torch import Tensor
 
 from kappaflow.conditioning.points import checked_points, measuring
 from kappaflow.data import Table
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, KappaflowError, one_line
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
-from kappaflow.foreign import wrap
+from kappaflow.foreign import Wrapped, wrap
 from kappaflow.foreign.wrapped import own_flow
 from kappaflow.goodness.scan import FloatArray
 
@@ -65,19 +65,20 @@ def opened(
     known = own_flow(flow)
     named = known if isinstance(known, Flow) else None
     source = x if isinstance(x, PLAIN) else read_rows("x", x)
-    rows, given = plain_tensors(named, source, context)
-    own = wrap(flow, rows, given)
+    rows, contexts = plain_tensors(named, source, context)
+    own = wrap(flow, rows, contexts)
     weights = source.weights if isinstance(source, Table) else None
     columns, context_columns = own.columns, own.context_columns
     if isinstance(source, Table):
         columns = columns or source.columns
         context_columns = context_columns or source.context_columns
-    with measuring(own), torch.random.fork_rng(devices=[]):
+    errors = one_sentence_errors(own, contexts, "kappaflow cannot compare samples of")
+    with errors, measuring(own), torch.random.fork_rng(devices=[]):
         if len(own.event_shape) != 1:
             raise ArgumentError(
                 f"'flow' should be a flow of rows of a table, got one of {tuple(own.event_shape)}."
             )
-        rows, given = checked_points(own, rows, given)
+        rows, contexts = checked_points(own, rows, contexts)
         if len(rows) < LEAST_ROWS:
             raise ArgumentError(
                 f"'x' should hold at least {LEAST_ROWS} rows to compare samples with, got "
@@ -86,8 +87,28 @@ def opened(
         pair, train_weights = train_rows(named, train)
         rows = rows[:, : own.event_shape[0]]
         if pair is not None:
-            check_train(rows, given, pair)
-        yield own, Inputs(rows, given, pair, weights, columns, context_columns, train_weights)
+            check_train(rows, contexts, pair)
+        yield own, Inputs(rows, contexts, pair, weights, columns, context_columns, train_weights)
+
+
+@contextmanager
+def one_sentence_errors(flow: Flow, context: Tensor | None, problem: str) -> Iterator[None]:
+    """Converts an exception of another library to a short ArgumentError."""
+    try:
+        yield
+    except KappaflowError:
+        raise
+    except Exception as error:
+        if not isinstance(flow, Wrapped):
+            raise
+        hint = (
+            "If it is conditional, pass its 'context'."
+            if context is None
+            else "If it is not conditional, leave 'context' out."
+        )
+        raise ArgumentError(
+            f"{problem} this flow of {flow.library}, because it raised {one_line(error)}. {hint}"
+        ) from error
 
 
 def train_rows(flow: Flow | None, train: object) -> tuple[Rows | None, FloatArray | None]:

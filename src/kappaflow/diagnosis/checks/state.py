@@ -13,9 +13,10 @@ from kappaflow.conditioning.round_trip import layer_by_layer
 from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.dtypes import unconverted
 from kappaflow.diagnosis.checks.log_prob import log_prob_random
-from kappaflow.diagnosis.isolation import isolated_copy, one_line, original_of
+from kappaflow.diagnosis.isolation import isolated_copy, original_of
 from kappaflow.diagnosis.measurements import Measurements, library_log_prob
 from kappaflow.diagnosis.tensors import differ, largest_difference
+from kappaflow.errors import one_line
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
