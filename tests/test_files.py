@@ -148,7 +148,7 @@ def not_a_flow(config):
 DAMAGES = {
     "no folder": (
         lambda s: s.rename(s.parent / "gone"),
-        "is no directory: a model is a directory",
+        "is not a directory: a model is one",
     ),
     "no config": (lambda s: (s / CONFIG).unlink(), "config.json is missing: .* holds no model"),
     "no weights": (lambda s: (s / WEIGHTS).unlink(), "is missing: .* no complete model"),
@@ -234,7 +234,7 @@ def test_a_damaged_model_is_one_clear_file_error(name, saved):
 def test_a_file_in_place_of_the_folder_is_a_file_error(flow, tmp_path):
     """Neither loading nor saving takes a file for a directory."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(kf.errors.FileError, match="file is no directory"):
+    with pytest.raises(kf.errors.FileError, match="file is not a directory"):
         kf.load(tmp_path / "file")
     with pytest.raises(kf.errors.FileError, match="file cannot be made a directory"):
         kf.save(flow, tmp_path / "file")

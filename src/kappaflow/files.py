@@ -244,7 +244,7 @@ def read_config(path: Path) -> ModelFile:
     """Returns the configuration of a file, or raises FileError."""
     if not path.parent.is_dir():
         raise FileError(
-            f"{path.parent} is no directory: a model is a directory with {CONFIG} and {WEIGHTS}."
+            f"{path.parent} is not a directory: a model is one with {CONFIG} and {WEIGHTS}."
         )
     if not path.is_file():
         raise FileError(f"{path} is missing: {path.parent} holds no model.")

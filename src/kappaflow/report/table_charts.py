@@ -56,7 +56,9 @@ def marginal_panel(part: Marginal) -> Panel:
     """Returns the histograms of a column with their differences in standard errors below."""
     pulls, ends = np.array(part.pulls), (part.edges[0], part.edges[-1])
     sides = ((np.maximum(pulls, 0), DATA), (np.minimum(pulls, 0), SAMPLES))
-    largest = max(NOTABLE + 1.0, float(np.abs(pulls).max()) * 1.1)
+    largest = float(np.abs(pulls).max(initial=5.0))
+    power = 10 ** np.floor(np.log10(largest))
+    largest = 1.05 * float(power * next(n for n in (1, 2, 5, 10) if n * power >= largest))
     below = Panel(
         x=part.column,
         y="difference (SE)",

@@ -11,7 +11,7 @@ from kappaflow.data import Table
 from kappaflow.data.chunks import chunk_size
 from kappaflow.data.load import read_table
 from kappaflow.data.naming import require_finite
-from kappaflow.data.raw import Decimal, Reading
+from kappaflow.data.raw import Decimal, Reading, quoted
 from kappaflow.errors import ArgumentError
 from kappaflow.runs.ranges import rows_outside
 from kappaflow.runs.written import Chunked, Columns
@@ -49,8 +49,8 @@ class Samples(Chunked):
         self._context, self.counted = None, 1
         names = self._run.context_columns
         if bool(names) != (context is not None):
-            listed = ", ".join(names)
-            what = f"name data with {listed}" if names else "be left out: the flow has none"
+            needed = f"name a table with {quoted(names)}: samples of this run depend on it"
+            what = needed if names else "be left out: the flow has none"
             raise ArgumentError(f"'context' should {what}.")
         if context is not None:
             table = finite_table(context, names, [], self._run.reading(decimal))
