@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from tarp import get_tarp_coverage
 from tests.goodness.exact_flows import draws, kept, normal, table
 
 import kappaflow as kf
@@ -58,6 +59,10 @@ def test_ranks_and_coverage_are_those_of_sbi(samples):
     credible = (((posterior - references) / spread).norm(dim=2) < own).double().mean(0)
     assert result.ranks[RANDOM] / 100 == pytest.approx(credible.numpy())
     ecp, levels = tarp._run_tarp(posterior / spread, x / spread, references / spread, num_bins=500)
+    shares = np.interp(result.coverages, levels, ecp)
+    assert result.covered[RANDOM] == pytest.approx(shares.tolist(), abs=0.02)
+    scaled = ((part / spread).numpy() for part in (posterior, x, references))
+    ecp, levels = get_tarp_coverage(*scaled, norm=False, num_alpha_bins=100)
     shares = np.interp(result.coverages, levels, ecp)
     assert result.covered[RANDOM] == pytest.approx(shares.tolist(), abs=0.02)
 
