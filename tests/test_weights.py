@@ -319,6 +319,7 @@ LEFT_OUT = {
             "goodness.corner.corner_of",
             "goodness.overfit.gap_of",
             "goodness.pooled.owners_of",
+            "goodness.scan.effective_rows",
             "goodness.scan.scan_uniform",
         ),
         "a row of weight two says less than two rows; tests/goodness has the weights",

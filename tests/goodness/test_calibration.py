@@ -152,3 +152,18 @@ def test_p_values_of_right_flows_are_uniform():
         p_values.append(list(kf.calibration(normal(2), x, seed=seed).p_values.values()))
     for own in np.transpose(p_values):
         assert stats.kstest(own, "uniform").pvalue > 1e-3
+
+
+def test_sentences_name_what_deviates():
+    """A shape that has the right center and width, and the worst region of highest density."""
+    rng = np.random.default_rng(0)
+    u = np.concatenate([rng.uniform(size=1_000), rng.choice([0.1, 0.4, 0.6, 0.9], 1_000)])
+    assert "Predictions of x0 have another shape" in module._sentence("x0", u, None, "")
+    assert "are too low where c is 1: 48 %" in module._sentence(
+        "x0", u**0.5, None, " where c is 1"
+    )
+    assert "are too narrow" in module._sentence("x0", np.round(u), None, "")
+    u = np.append(rng.uniform(size=900), np.full(100, 0.95))
+    assert module._sentence(HIGHEST, u, None, "") == (
+        "The regions of highest density that should hold 10 % of the held-out rows hold 19 %."
+    )

@@ -290,6 +290,8 @@ def test_a_headline_does_not_contradict_its_deviations():
     result = kf.two_sample(normal(2), X)
     assert Goodness(replace(result, deviations=(slight, severe))).relevant == (severe,)
     assert Goodness(replace(result, deviations=(slight,))).relevant == (slight,)
+    box = replace(severe, columns=("x0", "x1", "x2"), region=((0.0, 1.0), (2.0, 2.0), (-INF, 5.0)))
+    assert box.among(1).place == "x0 between 0.0 and 1.0, x1 equal to 2 and x2 below 5.0"
 
 
 @pytest.mark.parametrize(
@@ -299,6 +301,7 @@ def test_a_headline_does_not_contradict_its_deviations():
         (-122.073, -1.9747, "between -122 and -2"),
         (1_500_000_000.0, 1_500_002_000.0, "between 1,500,000,000 and 1,500,002,000"),
         (1e-10, 3e-10, "between 1e-10 and 3e-10"),
+        (-0.0000004, 0.000002, "between -4e-07 and 2e-06"),
         (-INF, 1e30, "below 1e+30"),
         (2.0, 2.0, "equal to 2"),
     ],

@@ -26,7 +26,7 @@ from kappaflow.goodness.pooled import (
     stream,
     to_array,
 )
-from kappaflow.goodness.scan import FloatArray, IntArray, Scan, scan_uniform
+from kappaflow.goodness.scan import FloatArray, IntArray, Scan, effective_rows, scan_uniform
 from kappaflow.results import to_plain
 from kappaflow.summary import Facts, PlottedSummary
 
@@ -198,7 +198,7 @@ def calibrate(
     for deviation in _deviations(ranks):
         family.add(deviation, tests)
     rng = np.random.default_rng(seed)
-    rows = len(x) if weights is None else weights.sum() ** 2 / np.square(weights).sum()
+    rows = len(x) if weights is None else effective_rows(weights)
     uniform = {name: _spread(rank, samples, rng) for name, rank in by_name.items()}
     return Calibration(
         level=worst_level([entry.level for entry in family.deviations]),
@@ -283,8 +283,7 @@ def _kolmogorov(u: FloatArray, weights: FloatArray | None) -> float:
     above = np.cumsum(weights[order]) / weights.sum()
     below = above - weights[order] / weights.sum()
     distance = max(float((above - u[order]).max()), float((u[order] - below).max()))
-    rows = weights.sum() ** 2 / np.square(weights).sum()
-    return float(kstwobign.sf(math.sqrt(rows) * distance))
+    return float(kstwobign.sf(math.sqrt(effective_rows(weights)) * distance))
 
 
 def _total(u: FloatArray, weights: FloatArray | None) -> float:
@@ -348,10 +347,11 @@ def _described(
 
 def _sentence(name: str, u: FloatArray, weights: FloatArray | None, at: str) -> str:
     if name == HIGHEST:
-        share = float(np.average(u >= 0.5, weights=weights))
+        pairs = zip(COVERAGES, _covered(name, u, weights), strict=True)
+        level, share = max(pairs, key=lambda pair: abs(pair[1] - pair[0]))
         return (
-            f"The regions of highest density that should hold half of the held-out rows hold "
-            f"{100 * share:.0f} %{at}."
+            f"The regions of highest density that should hold {100 * level:.0f} % of the held-out "
+            f"rows hold {100 * share:.0f} %{at}."
         )
     if name == RANDOM:
         return (

@@ -13,7 +13,7 @@ FAMILY = 0.01  # probability that any test of a right flow reports a deviation
 NATS_CARE, NATS_BAD = 0.01, 0.1  # divergence, in nats per row, from which a flow needs care
 SHARE_CARE, RATIO_CARE = 0.002, 1.5  # of the rows or samples in a region, and their ratio
 SHARE_BAD, RATIO_BAD = 0.01, 3.0
-LARGEST = 1e15  # number that is written with all digits
+LARGEST, DECIMALS = 1e15, 4  # the largest number with all digits, and decimals of tiny ones
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Deviation:
         """Returns the deviation with its place, sentence and level, as the worst of many tests."""
         result = replace(self, p_value=min(1.0, self.p_value * tests))
         parts = zip(self.columns, self.region, strict=True)
-        place = " and ".join(f"{name} {interval_phrase(*bounds)}" for name, bounds in parts)
+        *most, last = [f"{name} {interval_phrase(*bounds)}" for name, bounds in parts] or [""]
+        place = f"{', '.join(most)} and {last}" if most else last
         result = replace(result, place=self.place or place, level=_level(result))
         sentence = f"Too {self.few} samples have {place}: {self.counts}."
         return replace(result, sentence=self.sentence or sentence)
@@ -114,8 +115,9 @@ def number(value: float, width: float) -> str:
     if not math.isfinite(value):
         return ""
     decimals = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 6
-    if decimals > 8 or abs(value) >= LARGEST:
-        return f"{value:.6g}"
+    is_tiny = decimals > DECIMALS and abs(value) < 10.0**-DECIMALS
+    if is_tiny or decimals > 8 or abs(value) >= LARGEST:
+        return f"{value:.3g}" if is_tiny else f"{value:.6g}"
     return f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 

@@ -86,10 +86,8 @@ class Pool:
 
     @property
     def effective_rows(self) -> float:
-        """Number of rows without weights that would be as informative (Kish 1965)."""
-        if self.weights is None:
-            return float(self.rows)
-        return float(self.weights.sum() ** 2 / np.square(self.weights).sum())
+        """Number of rows without weights that would be as informative."""
+        return float(self.rows) if self.weights is None else effective_rows(self.weights)
 
     def scan(
         self, order: IntArray, coarsest: int = 1, finest: int = 64, *, whole: bool = True
@@ -114,6 +112,11 @@ class Pool:
         nats = max((level.nats for level in smooth), default=0.0)
         nats = max(0.0, nats, two_cells(cell.share, cell.expected, 0.5 / self.samples))
         return Scan(cell, min(1.0, cell.p_value * number), nats)
+
+
+def effective_rows(weights: FloatArray) -> float:
+    """Returns the number of rows without weights that would be as informative (Kish 1965)."""
+    return float(weights.sum() ** 2 / np.square(weights).sum())
 
 
 class Tally:
