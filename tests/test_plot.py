@@ -129,7 +129,9 @@ def test_a_calibration_is_plotted_as_coverage_and_ranks(result, x):
     ranks = [trace for trace in figure.data if trace.name == "held-out rows"]
     expected = [list(16 * np.array(part)) for part in calibration.histograms.values()]
     assert [list(trace.y[1:-1]) for trace in ranks] == expected
-    titles = [ax.get_title() for ax in calibration.plot().flat if ax.axison]
+    axes = calibration.plot()
+    titles = [ax.get_title() for ax in axes.flat if ax.axison]
+    assert axes.flat[0].figure.legends and axes.flat[0].get_legend() is None  # six names
     assert titles == ["Coverage", "x0", "x1", "x2", "highest density", "random reference"]
 
 

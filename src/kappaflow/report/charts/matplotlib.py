@@ -34,6 +34,7 @@ NEEDS_MATPLOTLIB = (
 )
 STYLE = TEMPLATES / "plots.mplstyle"
 ALONE, AMONG, SMALL, PICTURE = (6.0, 3.8), (3.6, 2.8), (1.9, 1.8), (1.7, 2.05)  # inches
+MOST_NAMES = 4  # in a legend on a panel among others
 LINES = {"dashed": "--", "dotted": ":", "points": ""}
 
 
@@ -95,6 +96,8 @@ def _draw_chart(figure: Any, chart: Chart, *, common_legend: bool) -> Any:  # no
         cell.axison = cell.axison and cell.has_data()
     named = [(cell, *cell.get_legend_handles_labels()) for cell in figure.axes]
     entries = {text: handle for _, *pair in named for handle, text in zip(*pair, strict=True)}
+    if len(named) > 1 and max(len(handles) for _, handles, _ in named) > MOST_NAMES:
+        common_legend = True
     if common_legend and entries:
         figure.set_size_inches(max(columns * width, 4.0), rows * height + 0.1 * len(entries))
         placement = {"loc": "outside lower center", "ncols": min(4, columns + 1), "frameon": False}
