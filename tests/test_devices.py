@@ -245,3 +245,15 @@ def test_a_layer_that_mixes_devices_is_refused(fault, device):
     flow = kf.Flow(kf.StandardNormal(2), Reads(MIXED[fault])).to(CUDA)
     with pytest.raises(RuntimeError, match="mixes devices"):
         flow.log_prob(torch.zeros(3, 2).to(CUDA))
+
+
+def test_arrays_and_tables_are_moved_to_the_device_of_the_flow(device):
+    """Tensors are not: moving them is the user's choice."""
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).double()
+    flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1).double()
+    expected = flow.log_prob(x[:, :2], x[:, 2:]).detach()
+    flow, table = flow.to(CUDA), kf.load_table(x.numpy(), context=["x2"])
+    close(flow.log_prob(table.values, table.context), expected)
+    assert kf.two_sample(flow, table, train=table).rows == 60
+    with pytest.raises(kf.errors.ArgumentError, match="should be on the flow's device"):
+        kf.two_sample(flow, x[:, :2], x[:, 2:])

@@ -23,7 +23,7 @@ class Diagnosis(Summary):
 
     Attributes:
         findings: The findings, the most severe first.
-        verdict: The summary, in two or three sentences.
+        verdict: What to do, where samples differ, numerical soundness, and what was not checked.
         measured: The number of points, the dtype and the main figures, by name.
         profile: The measured conditioning over depth. `to_dict` leaves it out; use
             `Profile.to_dict`.

@@ -30,7 +30,7 @@ def plain_tensors(flow: FlowParts | None, x: Data, context: Data = None) -> Pair
     """Returns rows and contexts of any kind as tensors, in the dtype that they have.
 
     If the flow has names, columns are selected by name, and a frame that has the columns of the
-    context also serves as the context.
+    context also serves as the context. What is not a tensor is moved to the device of the flow.
     """
     names = () if flow is None else flow.columns
     context_names = () if flow is None else flow.context_columns
@@ -43,7 +43,7 @@ def plain_tensors(flow: FlowParts | None, x: Data, context: Data = None) -> Pair
         x = _selected("x", table, names)
     if context is not None and not isinstance(context, PLAIN):
         context = _selected("context", read_rows("context", context), context_names)
-    return _tensor("x", x), None if context is None else _tensor("context", context)
+    return _tensor("x", x, flow), None if context is None else _tensor("context", context, flow)
 
 
 def tensors_for(flow: FlowParts, x: Data, context: Data = None) -> Pair:
@@ -92,7 +92,7 @@ def checked_context(flow: FlowParts, context: Data) -> Tensor | None:
         raise ArgumentError("'context' should be left out: this flow is not conditional.")
     if not isinstance(context, PLAIN):
         context = _selected("context", read_rows("context", context), flow.context_columns)
-    context = _cast("context", _tensor("context", context), flow)
+    context = _cast("context", _tensor("context", context, flow), flow)
     if context.dim() < 1 or context.shape[-1] != width:
         raise ArgumentError(
             f"'context' should have shape (..., {width}), got {tuple(context.shape)}."
@@ -183,11 +183,12 @@ def _selected(argument: str, table: "Table", names: Sequence[str]) -> np.ndarray
     return table.all_values[:, [table.all_columns.index(name) for name in names]]
 
 
-def _tensor(argument: str, values: Tensor | np.ndarray) -> Tensor:
+def _tensor(argument: str, values: Tensor | np.ndarray, flow: FlowParts | None) -> Tensor:
     if isinstance(values, Tensor):
         return values
     try:
-        return torch.from_numpy(np.ascontiguousarray(values))
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+        return tensor if flow is None else tensor.to(flow.device)
     except TypeError:
         raise ArgumentError(
             f"'{argument}' should hold numbers, got an array of {values.dtype}."

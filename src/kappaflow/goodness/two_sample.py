@@ -129,7 +129,8 @@ def two_sample(
     Args:
         flow: A flow of a table, or anything that `kappaflow.wrap` takes.
         x: Held-out rows, (B, D), at least 30: a tensor, an array, a data frame, a `Table` or a
-            path. At most 20,000 are compared, with 10 times as many samples (5,000 to 50,000).
+            path. At most 20,000 are compared, with 10 times as many samples (5,000 to 50,000),
+            and at most 4,096 with as many for a flow of another library.
         context: Context of each row, (B, C), for a conditional flow.
         train: Rows that the flow was trained on, (N, D); for a conditional flow the pair (rows,
             context). The classifier learns from them, which finds smaller deviations, and
