@@ -255,13 +255,14 @@ def test_a_flow_that_cannot_sample_gives_one_sentence(function):
     assert "\n" not in str(error.value)
 
 
-X = draws(0, 300, 2)
+X, UNEVEN = draws(0, 300, 2), np.arange(1, 301.0) ** 9
 NOT_CHECKED = {
     "unknown": (X, None, "overfitting, because the training rows are not known"),
     "few": (X, X[:29], "overfitting, because there are fewer than 30 training rows"),
+    "same": (X, X.double(), "overfitting, because 'x' should be held-out rows"),
     "rounded": (X.round(), None, "the distribution of log_prob and overfitting, because columns"),
-    "weights": (table(X, np.arange(1, 301)), X, "overfitting, because held-out and training rows"),
-    "uneven": (*[table(X, np.arange(1, 301.0) ** 9)] * 2, "overfitting, because the weights"),
+    "weights": (table(X, np.arange(1, 301)), -X, "overfitting, because held-out and"),
+    "uneven": (table(X, UNEVEN), table(-X, UNEVEN), "overfitting, because the weights leave"),
     "pairs": (torch.hstack([draws(1, 60, 11), torch.zeros(60, 1)]), None, "6 pairs of columns"),
 }  # fmt: skip
 

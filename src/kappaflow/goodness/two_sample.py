@@ -177,7 +177,7 @@ def compare_samples(flow: Flow, inputs: Inputs, groups: int = 0, seed: int = 0) 
         names = (both.names[result.first], both.names[result.second])
         family.add(_of_scan("pair", names, result.region, result.scan, both), pairs)
     others = None
-    if inputs.train is not None and len(inputs.train[0]) >= LEAST_ROWS:
+    if inputs.train is not None and not _why_no_training(inputs):
         others = _training(flow, inputs.train, inputs.train_weights, both, limit, seed)
     _add_scores(family, both)
     result = _add_classifier(family, both, others, seed)
@@ -325,11 +325,20 @@ def _not_checked(flow: Flow, inputs: Inputs, both: Pooled, *, has_gap: bool) -> 
         yield f"overfitting, because {_why_no_gap(inputs)}"
 
 
-def _why_no_gap(inputs: Inputs) -> str:
+def _why_no_training(inputs: Inputs) -> str:
+    """Returns why nothing can be learned from training rows; empty if it can."""
     if inputs.train is None:
         return "the training rows are not known"
-    if len(inputs.train[0]) < LEAST_ROWS:
+    rows, x = inputs.train[0], inputs.x
+    if len(rows) < LEAST_ROWS:
         return f"there are fewer than {LEAST_ROWS} training rows"
+    is_same = len(rows) == len(x) and torch.equal(rows.to(x), x)
+    return "'x' should be held-out rows, and is the training rows" if is_same else ""
+
+
+def _why_no_gap(inputs: Inputs) -> str:
+    if reason := _why_no_training(inputs):
+        return reason
     if (inputs.weights is None) != (inputs.train_weights is None):
         return "held-out and training rows should both have weights"
     return f"the weights leave less information than {FEWEST_WEIGHTED} rows without weights"
