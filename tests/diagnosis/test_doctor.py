@@ -1,5 +1,6 @@
 """The doctor: each check finds its planted fault and is silent on correct flows."""
 
+import dataclasses
 import json
 import math
 import re
@@ -376,7 +377,7 @@ def test_verdicts_read_as_sentences():
     narrow = with_layer(stretching(math.log(1e4)))
     assert verdict(narrow, narrow.sample(64, generator=generator)) == (
         "Use this flow with care. The condition number reaches #, which leaves about # "
-        f"digits of a result at the worst point. # more warnings are below. {MATCH} "
+        f"digits of a result at the worst point. There are # more warnings. {MATCH} "
         f"Its{FIGURES}{LIMITS}"
     )
     diagnosis = kf.doctor(with_layer(Scaled(log_det_sign=-1.0)), points())
@@ -387,6 +388,15 @@ def test_verdicts_read_as_sentences():
         "Do not trust this flow yet. The log_det of both directions differs from log|det| of the "
         "Jacobian by up to 5.5 nats."
     )
+    error = dataclasses.replace(diagnosis.findings[0], message="Another.")
+    warning = dataclasses.replace(error, severity="warning")
+    for more, words in (
+        ([error], "is 1 more error."),
+        ([error, warning], "are 2 more problems."),
+        ([warning] * 2, "are 2 more warnings."),
+    ):
+        alone = dataclasses.replace(diagnosis, findings=diagnosis.findings[:1])
+        assert f"There {words}" in with_findings(alone, more).verdict
     assert verdict(spoiled(3)).startswith(
         "Do not trust this flow yet. log_prob is not finite at # of the # points."
     )

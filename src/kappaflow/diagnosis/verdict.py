@@ -88,9 +88,10 @@ def _messages(severe: Sequence[Finding]) -> list[str]:
     """Returns the first message, those on the data, and how many more there are."""
     on_data = [finding for finding in severe[1:] if finding.code.startswith(ON_DATA)]
     shown = [*severe[:1], *on_data][:MOST_SHOWN]
-    more = len(severe) - len(shown)
-    count = [f"{more} more {'warning is' if more == 1 else 'warnings are'} below."] if more else []
-    return [*(finding.message for finding in shown), *count]
+    more = [finding.severity for finding in severe if finding not in shown]
+    noun = "error" if {*more} == {"error"} else "problem" if "error" in more else "warning"
+    are = f"is 1 more {noun}" if len(more) == 1 else f"are {len(more)} more {noun}s"
+    return [*(finding.message for finding in shown), *([f"There {are}."] if more else [])]
 
 
 def _notes_on_data(findings: Sequence[Finding]) -> list[str]:
