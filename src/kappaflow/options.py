@@ -325,8 +325,8 @@ class TableOptions:
             noise of a row follows from its number and the column.
         decimal: Decimal sign of a text file, a point or a comma. Default: detected; needed where
             1,234 can be 1.234 or 1234.
-        missing: Values that mean a missing one, such as -999 or n.a.; the repair drop leaves such
-            rows out. none says that numbers such as -999 are measurements.
+        missing: Values that mean a missing one, such as -999 or n.a.; each repair leaves out such
+            rows. none says that numbers such as -999 are measurements.
         bounds: Domains of columns, which all samples respect, such as mass=positive p=0,1 x=2,
             angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
             Circles need the model spline.

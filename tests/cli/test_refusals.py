@@ -111,6 +111,7 @@ REFUSED = [
     ("fit digits --steps 1.5", "--steps"),
     ("fit digits --logit 2", "'margin'"),
     ("fit faces --size 8 --hidden 99999999999", "this size"),
+    ("sample RUN -n 3 b c", "'b c' is not an argument here"),
     ("sample no-run -n 3", "no-run"),
     ("sample RUN -n 0", "'n'"),
     ("sample RUN -n 2.5", "-n"),

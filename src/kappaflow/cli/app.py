@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from kappaflow import __version__
 from kappaflow.cli.data import data
@@ -74,6 +74,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
     try:
         with _stopped_by_sigterm(), _plain_warnings():
             done = app(words, exit_on_error=False, print_error=False)
+    except UnusedCliTokensError as error:
+        unused = " ".join(error.unused_tokens or ())
+        return _complain(f"'{unused}' is not an argument here, nor the value of an option.", USAGE)
     except CycloptsError as error:
         return _complain(str(error), USAGE)
     except (BuildError, NumericalError, RankError, WriteError) as error:

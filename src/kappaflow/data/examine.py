@@ -93,7 +93,7 @@ class Examination(Summary, Sequence[Problem]):
     def _facts(self) -> Facts:
         modeled = f"{len(self.table.columns)} to model, {len(self.left_out)} left out"
         repeats = f", {self.repeated_rows:,} repeat earlier rows" if self.repeated_rows else ""
-        suggested = " ".join(option(name, value) for name, value in self.suggestions.items())
+        suggested = ", ".join(option(name, value) for name, value in self.suggestions.items())
         return [
             ("rows", f"{len(self.table):,}{repeats}"),
             ("columns", modeled),
