@@ -220,10 +220,10 @@ TABLES = ("tables-judged-60", "tables-judged-240")
 COUPLINGS = ("speed", "growth", "reaching", "memory", "numerics", "gradients", "spectra")
 DENSITIES = """# Benchmarks
 
-Densities, compared with other models and with the truth. Other pages compare
-[couplings](benchmarks-couplings.md) and [flows of images](benchmarks-images.md) with other
-libraries, and show [how exact and how fast measurements are](benchmarks-measuring.md).
-`python -m benchmarks write-page` writes these pages from the committed `benchmarks/results/`.
+Densities of real tables; [known densities](verdict.md) are on the page of the verdict. Other pages
+compare [couplings](benchmarks-couplings.md) and [flows of images](benchmarks-images.md) with other
+libraries, and show [how exact and fast measurements are](benchmarks-measuring.md).
+`python -m benchmarks write-page` writes them from `benchmarks/results/`.
 """
 
 # Each page: its first lines, and its sections.

@@ -199,8 +199,8 @@ def _right(counts: dict[str, dict[str, int]]) -> str:
     flows = sum(sum(levels.values()) for levels in counts.values())
     alarms = flows - sum(levels.get("good", 0) for levels in counts.values())
     return (
-        f"Of {flows:,} comparisons of flows of {len(counts)} kinds with rows drawn from them "
-        f"(`python -m benchmarks verdict --part right`), {alarms} were not good."
+        f"Of {flows:,} comparisons of flows of {len(counts)} kinds with rows drawn from them, "
+        f"{alarms} were not good."
     )
 
 
