@@ -304,6 +304,7 @@ def test_a_headline_does_not_contradict_its_deviations():
         (1e-10, 3e-10, "between 1e-10 and 3e-10"),
         (-0.0000004, 0.000002, "between -4e-07 and 2e-06"),
         (-INF, 1e30, "below 1e+30"),
+        (-INF, -3_554_119.0, "below -3,550,000"),
         (2.0, 2.0, "equal to 2"),
     ],
 )

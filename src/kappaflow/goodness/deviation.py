@@ -114,11 +114,12 @@ def number(value: float, width: float) -> str:
     """Returns a number with as many decimals as resolve a hundredth of a width."""
     if not math.isfinite(value):
         return ""
-    decimals = max(0, 1 - math.floor(math.log10(width))) if width > 0 else 6
+    decimals = 1 - math.floor(math.log10(width)) if width > 0 else 6
     is_tiny = decimals > DECIMALS and abs(value) < 10.0**-DECIMALS
     if is_tiny or decimals > 8 or abs(value) >= LARGEST:
         return f"{value:.3g}" if is_tiny else f"{value:.6g}"
-    return f"{round(value, decimals) + 0.0:,.{decimals}f}"
+    rounded = round(value, decimals if decimals >= 0 else decimals + 1)
+    return f"{rounded + 0.0:,.{max(0, decimals)}f}"
 
 
 def _count(expected: float) -> str:
