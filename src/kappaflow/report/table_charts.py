@@ -116,7 +116,9 @@ def given_chart(parts: Sequence[GivenDensity]) -> Chart | None:
 
 
 def _context_phrase(part: GivenDensity) -> str:
-    low, high = (number(end, part.high - part.low) for end in (part.low, part.high))
+    ends, width = (part.low, part.high), part.high - part.low
+    is_whole = all(end.is_integer() for end in ends)
+    low, high = (f"{end:,.0f}" if is_whole else number(end, width) for end in ends)
     return f"{part.context[:LONGEST]}: {low} to {high}"
 
 
