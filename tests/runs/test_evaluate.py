@@ -16,7 +16,7 @@ from kappaflow.report.files import read_report
 from kappaflow.report.result import Likelihood, Result, figures_of
 from kappaflow.results import to_plain
 from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run, score_run
-from kappaflow.runs.stored import read_finished
+from kappaflow.runs.stored import read_finished, read_run
 from kappaflow.runs.table_content import auc_of, worst_rows
 
 
@@ -323,6 +323,12 @@ def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
     codes = {finding.code for finding in read_report(run.folder).result.findings}
     assert {"KF505", "KF506", "KF607"} <= codes | {"KF505"} and codes & {"KF501", "KF505"}
     assert diagnose_run(run.folder)[0].verdict == run.result.verdict
+
+
+def test_the_table_of_a_run_is_no_other_data(summary):
+    """Its training rows are not held out."""
+    source = read_run(summary.folder).source.data
+    assert diagnose_run(summary.folder, source)[1] == "held-out rows of the run"
 
 
 def test_a_finding_on_a_row_names_line_and_values(summary, tmp_path):

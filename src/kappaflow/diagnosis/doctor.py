@@ -80,8 +80,9 @@ def doctor(
             the first 64 (8 above 500 dimensions, 4 above 2000); checks of the data use all rows.
             Findings count the rows of a tensor or an array from 0, and name those of a frame by
             their index label.
-            Without x, the doctor uses samples of the flow. This reveals less, because a flow
-            rarely fails where its own density is high.
+            Without x, the result of a fit is measured at its validation rows, with its training
+            rows as `train`. Otherwise the doctor uses samples of the flow. This reveals less,
+            because a flow rarely fails where its own density is high.
         context: Context of each row, (B, C), for a conditional flow.
         train: Rows that the flow was trained on, in any form of `x`; for a conditional flow the
             pair (rows, context), or a `Table` with both. The doctor fits a Gaussian and a Gaussian
@@ -128,6 +129,8 @@ def diagnose_rows(
     **options: Any,  # noqa: ANN401
 ) -> Diagnosis:
     """Returns the diagnosis of `doctor`, optionally without comparing samples with the rows."""
+    if x is None and train is None:
+        x, train = getattr(flow, "rows_to_examine", (None, None))
     if train is not None and x is None:
         raise ArgumentError("'train' needs 'x', held-out rows to compare the likelihoods on.")
     own = own_flow(flow)

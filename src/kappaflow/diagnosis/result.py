@@ -9,6 +9,7 @@ from pydantic import Field, computed_field
 from kappaflow.conditioning import Profile
 from kappaflow.finding import Evidence, Finding
 from kappaflow.goodness import Goodness, Level
+from kappaflow.goodness.deviation import worst_level
 from kappaflow.results import Value, to_plain
 from kappaflow.summary import Facts, Summary
 
@@ -55,12 +56,10 @@ class Diagnosis(Summary):
         for warnings, and if samples were not compared with rows.
         """
         severities = {finding.severity for finding in self.findings}
-        of_samples = any(finding.code in OF_SAMPLES for finding in self.findings)
         if "error" in severities:
             return "bad"
-        if of_samples and self.goodness is not None:
-            return self.goodness.level
-        return "care" if "warning" in severities or self.goodness is None else "good"
+        of_samples = "care" if self.goodness is None else self.goodness.level
+        return worst_level([of_samples, "care" if "warning" in severities else "good"])
 
     def _facts(self) -> Facts:
         codes = ", ".join(f"{finding.severity} {finding.code}" for finding in self.findings)

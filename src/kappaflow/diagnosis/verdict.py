@@ -77,11 +77,11 @@ def _verdict(diagnosis: Diagnosis) -> str:
         sentences = ["Use this flow with care.", *_messages(others), *matches]
     else:
         sentences = matches
-    sentences += _notes_on_data(findings) + _soundness(diagnosis.measured, others)
     if goodness is None:
         reason = diagnosis.measured["not_compared"]
-        return " ".join([*sentences, f"Samples were not compared with data: {reason}."])
-    return " ".join([*sentences, *goodness.limits])
+        sentences.append(f"Samples were not compared with data: {reason}.")
+    sentences += _notes_on_data(findings) + _soundness(diagnosis.measured, others)
+    return " ".join([*sentences, *(goodness.limits if goodness else [])])
 
 
 def _messages(severe: Sequence[Finding]) -> list[str]:

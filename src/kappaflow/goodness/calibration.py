@@ -14,6 +14,7 @@ from torch import Tensor
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import Data
+from kappaflow.foreign import Wrapped
 from kappaflow.goodness.deviation import Deviation, Level, interval_phrase, worst_level
 from kappaflow.goodness.family import Family
 from kappaflow.goodness.inputs import Inputs, opened
@@ -30,6 +31,7 @@ from kappaflow.goodness.scan import FloatArray, IntArray, Scan, effective_rows, 
 from kappaflow.results import to_plain
 from kappaflow.summary import Facts, PlottedSummary
 
+MOST_FOREIGN = 500  # rows of a flow of another library, whose sampler may be slow
 MOST_ROWS, SAMPLES = 2_000, 63  # 64 possible ranks, which dyadic cells divide equally
 SLICES = (1, 2, 4, 8, 16)  # of a column of the context, of equal counts
 BINS = 16  # of histograms of ranks
@@ -185,8 +187,9 @@ def calibrate(
     `groups` is the number of groups of tests that share the probability of a false alarm.
     """
     x, context, weights = inputs.x, inputs.context, inputs.weights
-    if len(x) > MOST_ROWS:
-        index = torch.randperm(len(x), generator=stream(seed, 3))[:MOST_ROWS].sort().values
+    most = MOST_FOREIGN if isinstance(flow, Wrapped) else MOST_ROWS
+    if len(x) > most:
+        index = torch.randperm(len(x), generator=stream(seed, 3))[:most].sort().values
         x, context = x[index], None if context is None else context[index]
         weights = None if weights is None else weights[index.numpy()]
     names, context_names = inputs.names, inputs.context_names

@@ -1,5 +1,6 @@
 """`Pooled`: held-out rows and samples of a flow, side by side, with their log_prob."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -94,6 +95,23 @@ class Pooled:
         if first > last:  # the region is inside of the noise of a value
             first = last = np.rint((low + high) / 2)
         return float(start + step * first), float(start + step * last)
+
+    def shares(self, names: Sequence[str], region: Sequence[Bounds]) -> tuple[float, float] | None:
+        """Returns the shares of rows and of samples in a region of rounded columns, with its ends.
+
+        None if no column is rounded: the cells of a scan are then the region.
+        """
+        features = [self.names.index(name) for name in names if name in self.names]
+        if not any(feature in self.grids for feature in features):
+            return None
+        inside = np.ones(self.pool.size, dtype=np.bool_)
+        for feature, (low, high) in zip(features, region, strict=True):
+            half = self.grids[feature][1] / 2 if feature in self.grids else 0.0
+            values = self.features[:, feature]
+            inside &= (values >= low - half) & (values <= high + half)
+        n = self.pool.rows
+        weights = np.ones(n) if self.weights is None else self.weights
+        return float(np.average(inside[:n], weights=weights)), float(inside[n:].mean())
 
     def order_of(self, values: FloatArray) -> IntArray:
         """Returns the order of rows and samples by a value of each; equal ones are mixed."""

@@ -277,16 +277,10 @@ def _worst_leaf(both: Pooled, result: Classified) -> Deviation:
     cell = Tally(both.pool, order).worst(edges, len(boxes))
     box = boxes[int(np.searchsorted(edges, cell.start, side="right")) - 1].bounds
     names = tuple(both.names[feature] for feature in box)
-    return Deviation(
-        "classifier",
-        names,
-        tuple(map(both.rounded, names, box.values())),
-        cell.share,
-        cell.expected,
-        n,
-        cell.p_value,
-        two_cells(cell.share, cell.expected),
-    )
+    region = tuple(map(both.rounded, names, box.values()))
+    share, expected = both.shares(names, region) or (cell.share, cell.expected)
+    nats = two_cells(cell.share, cell.expected)
+    return Deviation("classifier", names, region, share, expected, n, cell.p_value, nats)
 
 
 def _add_overfitting(family: Family, both: Pooled, others: Training) -> Gap | None:
@@ -399,7 +393,8 @@ def _of_scan(
 ) -> Deviation:
     cell, rows = scan.cell, both.pool.rows
     region = tuple(map(both.rounded, names, region))
-    return Deviation(test, names, region, cell.share, cell.expected, rows, scan.p_value, scan.nats)
+    share, expected = both.shares(names, region) or (cell.share, cell.expected)
+    return Deviation(test, names, region, share, expected, rows, scan.p_value, scan.nats)
 
 
 def _interval(values: FloatArray, order: IntArray, scan: Scan) -> Bounds:

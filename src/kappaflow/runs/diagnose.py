@@ -22,10 +22,10 @@ def diagnose_run(
     """Returns the diagnosis of a run, and a description such as "held-out rows of the run".
 
     `folder` may be that of any saved model. `data` is a table with the columns of the run, or
-    images for a run on images. By default it is the held-out data of the run, or samples of the
-    flow if that is missing or has changed. `thorough` is as for `kappaflow.doctor`. `progress`
-    receives the name of each measurement before it starts. The device is "cpu" (the default) or
-    "cuda".
+    images for a run on images. By default, and if it is what the run was trained on, it is the
+    held-out data of the run, or samples of the flow if that is missing or has changed. `thorough`
+    is as for `kappaflow.doctor`. `progress` receives the name of each measurement before it
+    starts. The device is "cpu" (the default) or "cuda".
 
     Raises:
         ArgumentError: The data does not fit the run, `decimal` is given for images, or the device
@@ -35,7 +35,7 @@ def diagnose_run(
     kind = run.kind
     examine = partial(diagnose_flow, flow, thorough=thorough, progress=progress)
     kind.refuse({"decimal": decimal})
-    if data is not None:
+    if data is not None and not _is_own(run, data):
         other = kind.read(read_run(folder), flow, data, decimal=decimal)
         result = kind.diagnose(flow, other, examine, thorough=thorough)
         result = with_findings(result, kind.data_findings(flow, other))
@@ -49,3 +49,9 @@ def diagnose_run(
     findings = stored_findings(folder, run.data.warnings)
     findings += kind.data_findings(flow, train)
     return with_findings(result, findings), f"held-out {kind.plural} of the run"
+
+
+def _is_own(run: StoredRun, data: str) -> bool:
+    """Returns whether data is what a run was split from: most of it are training examples."""
+    own = run.data and run.data.config.data
+    return bool(own) and (data == own or Path(data).resolve() == Path(own).resolve())

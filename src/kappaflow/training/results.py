@@ -45,6 +45,13 @@ class FitResult(PlottedSummary):
         """The flow, for functions that take a flow of any library."""
         return self.flow
 
+    @property
+    def rows_to_examine(self) -> tuple[Table | None, Table | None]:
+        """The validation and the training rows of a table; None if there are none."""
+        if isinstance(self.train, Table) and isinstance(self.validation, Table):
+            return self.validation, self.train
+        return None, None
+
     def _facts(self) -> Facts:
         kind = {"exact": "validation NLL", "bound": "bound on the validation NLL"}
         return [
