@@ -193,11 +193,11 @@ def calibrate(
         x, context = x[index], None if context is None else context[index]
         weights = None if weights is None else weights[index.numpy()]
     names, context_names = inputs.names, inputs.context_names
-    given = np.zeros((len(x), 0)) if context is None else to_array(context)
+    contexts = np.zeros((len(x), 0)) if context is None else to_array(context)
     by_name = _ranks(flow, x, context, names, samples, seed)
-    ranks = Ranks(by_name, names, given, context_names, weights, samples)
+    ranks = Ranks(by_name, names, contexts, context_names, weights, samples)
     family = Family(groups)
-    tests = len(by_name) * (1 + given.shape[1])
+    tests = len(by_name) * (1 + contexts.shape[1])
     for deviation in _deviations(ranks):
         family.add(deviation, tests)
     rng = np.random.default_rng(seed)
@@ -248,14 +248,16 @@ def _ranks(
     for start in range(0, len(x), count):
         part = slice(start, start + count)
         own = rows[part]
-        given = None if context is None else context[part]
-        repeated = None if given is None else given.repeat_interleave(samples, 0)
+        contexts = None if context is None else context[part]
+        repeated = None if contexts is None else contexts.repeat_interleave(samples, 0)
         sampled = samples_of(flow, len(own) * samples, repeated, generator)
         values = on_grids(to_array(sampled), grids, rng).reshape(len(own), samples, -1)
         below = [_below(values, own, rng)]
         if has_density:
             scores = encoded_by(flow, sampled, repeated)[:, 0].reshape(len(own), samples)
-            below.append(_below(scores[..., None], encoded_by(flow, x[part], given)[:, :1], rng))
+            below.append(
+                _below(scores[..., None], encoded_by(flow, x[part], contexts)[:, :1], rng)
+            )
         distance = np.linalg.norm((values - references[part][:, None]) / spread, axis=2)
         from_row = np.linalg.norm((own - references[part]) / spread, axis=1)
         below.append(_below(distance[..., None], from_row[:, None], rng))

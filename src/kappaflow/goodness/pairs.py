@@ -57,7 +57,7 @@ def _scan_sliced(pooled: Pooled, first: int, second: int, slices: int) -> PairSc
     by_second = pooled.ordered(second)
     order = by_second[np.argsort(number[by_second].astype(np.uint8), kind="stable")]
     coarsest = slices.bit_length()
-    result = pooled.pool.scan(order, coarsest, FINEST, whole=False)
+    result = pooled.pool.scan(order, coarsest, FINEST, sliced=True)
     region = _region(pooled.features[:, [first, second]], order, result)
     return PairScan(first, second, result, region)
 

@@ -224,8 +224,8 @@ def samples_of(
     results = []
     for start in range(0, number, AT_ONCE):
         count = min(AT_ONCE, number - start)
-        given = None if contexts is None else contexts[start : start + count]
-        results.append(_sample(flow, count, given, generator))
+        part = None if contexts is None else contexts[start : start + count]
+        results.append(_sample(flow, count, part, generator))
     return torch.cat(results)
 
 
@@ -245,9 +245,9 @@ def encoded_by(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
     """Returns log_prob and latents of rows, (n, 1 + D)."""
     contexts = [None] * len(x) if context is None else context.split(AT_ONCE)
     results = []
-    for rows, given in zip(x.split(AT_ONCE), contexts, strict=False):
-        z, log_det = flow.bijection(rows, given)
-        log_prob = to_array(flow.base.log_prob(z, given) + log_det)
+    for rows, part in zip(x.split(AT_ONCE), contexts, strict=False):
+        z, log_det = flow.bijection(rows, part)
+        log_prob = to_array(flow.base.log_prob(z, part) + log_det)
         # rounding errors, which are all that differs if the density is constant, say nothing
         log_prob = np.round(log_prob, SCORE_DECIMALS)
         results.append(np.column_stack([log_prob, to_array(z)]))

@@ -90,18 +90,18 @@ class Pool:
         return float(self.rows) if self.weights is None else effective_rows(self.weights)
 
     def scan(
-        self, order: IntArray, coarsest: int = 1, finest: int = 64, *, whole: bool = True
+        self, order: IntArray, coarsest: int = 1, finest: int = 64, *, sliced: bool = False
     ) -> Scan:
         """Returns the comparison of rows and samples in cells of several levels.
 
-        Level k has 2**k cells, and the finest has 12 rows and samples in a cell at least. If the
-        order is a `whole`, there are also cells that are shifted by half, and narrow ones at both
-        ends.
+        Level k has 2**k cells, and the finest has 12 rows and samples in a cell at least. Unless
+        the order is `sliced`, there are also cells that are shifted by half, and narrow ones at
+        both ends.
         """
         finest = min(finest, int(math.log2(max(2, self.size / FEWEST))))
         tally = Tally(self, order)
-        tests = [*_levels(tally, min(coarsest, finest), finest, shifted=whole)]
-        tests += [_ends(tally)] if whole else []
+        tests = [*_levels(tally, min(coarsest, finest), finest, shifted=not sliced)]
+        tests += [] if sliced else [_ends(tally)]
         smooth = [tally.together(k) for k in range(coarsest, min(finest, SMOOTH_LEVELS) + 1)]
         number = len(tests) + len(smooth)
         cell = min(tests, key=_significance)

@@ -228,17 +228,17 @@ def _training(
     index = torch.randperm(len(x), generator=generator)[: limit or MOST_TRAIN_ROWS]
     shares = None if weights is None else weights[index.numpy()]
     x = x[index].to(flow.device, flow.dtype)
-    given = None if context is None else context[index].to(flow.device, flow.dtype)
+    contexts = None if context is None else context[index].to(flow.device, flow.dtype)
     owners = owners_of(len(x), 2 * len(x), shares, seed)
-    twice = None if given is None else given[owners]
+    twice = None if contexts is None else contexts[owners]
     samples = samples_of(flow, 2 * len(x), twice, generator)
     rng = np.random.default_rng(seed + 1)
     rows, values = (on_grids(to_array(part), both.grids, rng) for part in (x, samples))
-    if given is not None and twice is not None:
-        rows, values = np.hstack([rows, to_array(given)]), np.hstack([values, to_array(twice)])
+    if contexts is not None and twice is not None:
+        rows, values = np.hstack([rows, to_array(contexts)]), np.hstack([values, to_array(twice)])
     if both.encoded is None:
         return Training(rows, values, None, None, shares)
-    parts = encoded_by(flow, x, given), encoded_by(flow, samples, twice)
+    parts = encoded_by(flow, x, contexts), encoded_by(flow, samples, twice)
     return Training(rows, values, *parts, shares)
 
 
