@@ -123,7 +123,9 @@ def test_verdicts_are_compared_with_the_truth(benchmark, tmp_path, monkeypatch):
     assert [line["fit"] for line in lines] == ["bad", "moderate", "good"]
     assert lines[0]["kl"] > 0.5 and lines[0]["level"] == "bad"
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
-    assert "| banana, 500 rows | 500 | " in (tmp_path / "verdict.md").read_text("utf-8")
+    assert "| banana, 500 rows | development | 500 | " in (tmp_path / "verdict.md").read_text(
+        "utf-8"
+    )
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
 
 from kappaflow.goodness.deviation import Deviation
 from kappaflow.goodness.pooled import Pooled
@@ -81,6 +80,8 @@ def corner_of_deviations(both: Pooled, deviations: Sequence[Deviation]) -> Corne
 
 
 def _rank_correlations(values: FloatArray) -> FloatArray:
+    from scipy.stats import rankdata  # takes half as long to load as torch
+
     finite = values[np.isfinite(values).all(1)]
     if len(finite) < FEWEST:
         return np.full((values.shape[1],) * 2, np.nan)

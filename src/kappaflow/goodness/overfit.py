@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.special import ndtri, stdtr
 
 from kappaflow.goodness.scan import FloatArray
 
@@ -33,7 +33,7 @@ class Gap:
         """Probability of a gap as large for a flow that does not depend on the rows."""
         if self.standard_error <= 0:
             return 1.0
-        chance = float(t.sf(self.nats / self.standard_error, max(1.0, self.informative - 1)))
+        chance = float(stdtr(max(1.0, self.informative - 1), -self.nats / self.standard_error))
         return min(1.0, self.tests * chance)
 
 
@@ -134,7 +134,7 @@ def _copula(rows: FloatArray, modeled: int) -> Callable[[FloatArray], FloatArray
 
     def normal_scores(values: FloatArray) -> FloatArray:
         pairs = zip(values.T, knots.T, strict=True)
-        return norm.ppf(np.column_stack([np.interp(x, ends, levels) for x, ends in pairs]))
+        return ndtri(np.column_stack([np.interp(x, ends, levels) for x, ends in pairs]))
 
     z = normal_scores(rows)
     covariance = np.atleast_2d(np.cov(z.T)) + RIDGE * np.eye(z.shape[1])

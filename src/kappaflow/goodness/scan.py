@@ -14,8 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, gammaln
-from scipy.stats import chi2
+from scipy.special import betainc, chdtrc, gammaln
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -165,7 +164,7 @@ class Tally:
             weight = self._cell_weights(_edges(self.pool.size, cells), p < joint)
             scale, degrees = _scaled(weight / self.mass[-1] + 1 / samples, 1 / rows + 1 / samples)
             degrees *= (cells - 1) / cells
-        p_value = max(TINY, float(chi2.sf(2 * ratio / scale, degrees)))
+        p_value = max(TINY, float(chdtrc(degrees, 2 * ratio / scale)))
         return AllCells(p_value, relative_entropy(p, smoothed) - bias, cells)
 
     def _chances(self, edges: IntArray) -> FloatArray:
@@ -246,7 +245,7 @@ def _uniform_cells(
     parts = masses / masses.sum()
     statistic = float(2 * (informative * relative).sum()) / scaled[0]
     bias = float((parts * (cells - 1) / (2 * informative)).sum())
-    p_value = max(TINY, float(chi2.sf(statistic, scaled[1] * (cells - 1) / cells)))
+    p_value = max(TINY, float(chdtrc(scaled[1] * (cells - 1) / cells, statistic)))
     return AllCells(p_value, float(parts @ relative) - bias, cells)
 
 

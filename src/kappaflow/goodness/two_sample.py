@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field
-from scipy.stats import chi2, norm
+from scipy.special import chdtri, ndtr, ndtri
 
 from kappaflow._checks import natural_int
 from kappaflow.flows import Flow
@@ -258,10 +258,10 @@ def _add_classifier(
         f"A classifier separates samples from held-out rows: its AUC is {result.auc:.3f} ± "
         f"{result.standard_error:.3f}, and chance would be 0.5."
     )
-    by_auc = float(norm.sf((result.auc - 0.5) / max(result.standard_error, 1e-9)))
+    by_auc = float(ndtr((0.5 - result.auc) / max(result.standard_error, 1e-9)))
     p_value = min(1.0, 2 * min(deviation.p_value, by_auc))
     if others is None:
-        p_value = float(norm.sf(norm.isf(p_value) / CROSS_FITTED))
+        p_value = float(ndtr(ndtri(p_value) / CROSS_FITTED))
     nats = max(result.nats, deviation.nats)
     family.add(replace(deviation, sentence=text, nats=nats, p_value=p_value), OF_SCORES)
     if others is not None:  # trees that were cross-fitted know the rows in their boxes
@@ -383,7 +383,7 @@ def _smallest_nats(both: Pooled, groups: int) -> float:
     """Returns the divergence of a smooth deviation of one column that is seen nearly always."""
     n, m = both.pool.effective_rows, both.pool.samples
     degrees = SMOOTH_CELLS - 1
-    limit = float(chi2.isf(FAMILY / (groups * len(both.columns) * SMOOTH_CELLS), degrees))
+    limit = float(chdtri(degrees, FAMILY / (groups * len(both.columns) * SMOOTH_CELLS)))
     noncentrality = limit - degrees + POWER * math.sqrt(2 * limit)
     return noncentrality / (2 * n * m / (n + m))
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from kappaflow.goodness import Calibration, ContextBin
 from kappaflow.goodness.calibration import CONFIDENCE, HIGHEST, RANDOM
@@ -155,4 +155,4 @@ def _rows(result: Calibration) -> float:
 
 def _error(share: float, rows: float, tests: int) -> float:
     """Returns the largest error of a share by chance in 99 % of right flows, among many."""
-    return float(norm.isf(FAMILY / (2 * tests))) * math.sqrt(share * (1 - share) / rows)
+    return -float(ndtri(FAMILY / (2 * tests))) * math.sqrt(share * (1 - share) / rows)
