@@ -68,8 +68,14 @@ def test_scores_of_the_data_are_those_of_the_rows_that_were_trained_on(run, path
 
 @pytest.mark.slow
 def test_the_doctor_examines_the_noisy_rows(run, path):
-    """Held-out rows of the run, or others that are given: none of them is called rounded."""
-    for data, points in ((None, "held-out rows of the run"), (str(path), f"rows of {path}")):
+    """Held-out rows of the run or rows of another file: none of them is called rounded."""
+    other = path.with_name("other.npy")
+    np.save(other, np.load(path)[::-1])
+    for data, points in (
+        (None, "held-out rows of the run"),
+        (str(path), "held-out rows of the run"),
+        (str(other), f"rows of {other}"),
+    ):
         diagnosis, where = diagnose_run(run.folder, data)
         assert where == points
         assert not {"KF603", "KF604"} & {finding.code for finding in diagnosis.findings}
