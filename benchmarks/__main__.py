@@ -66,6 +66,10 @@ COMMANDS = {
         "tables_suite.command:tables",
         "Compare kappaflow's default, flows of zuko and mixtures on real tables at equal time.",
     ),
+    "posteriors": (
+        "posteriors:posteriors",
+        "Compare posteriors of kappaflow and sbi with the references of the package sbibm.",
+    ),
     "energies": (
         "energies:energies",
         "Train flows on energies: gradients, annealing, and a lattice field.",

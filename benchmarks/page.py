@@ -16,6 +16,7 @@ from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
 from benchmarks.growth import growth_chart
 from benchmarks.images_page import image_spectra_values, image_values
+from benchmarks.posteriors import posteriors_chart, posteriors_values
 from benchmarks.processes import ROOT, console
 from benchmarks.reaching import reaching_values
 from benchmarks.score_stream import score_values
@@ -83,9 +84,9 @@ def write_page(*, folder: Path = KEPT, docs: Path = ROOT / "docs") -> None:
     for name, text in texts.items():
         (docs / name).write_text(text, encoding="utf-8")
         console.print(f"Wrote {docs / name}", markup=False, soft_wrap=True)
-    if results := read_results(folder, ("growth",)):
+    for part, results in read_results(folder, tuple(CHARTS)).items():
         (docs / "images").mkdir(exist_ok=True)
-        write_stills(growth_chart(results["growth"]), docs / "images", ("svg",))
+        write_stills(CHARTS[part](results), docs / "images", ("svg",))
 
 
 def page_text(name: str, folder: Path = KEPT) -> str:
@@ -216,6 +217,7 @@ def one_part(part: str, values: Callable[[dict[str, Any]], dict[str, Any]]) -> S
     return Section(name, (part,), lambda results: {name: values(results[part])})
 
 
+CHARTS = {"growth": growth_chart, "posteriors": posteriors_chart}
 TABLES = ("tables-judged-60", "tables-judged-240")
 COUPLINGS = ("speed", "growth", "reaching", "memory", "numerics", "gradients", "spectra")
 DENSITIES = """# Benchmarks
@@ -247,13 +249,14 @@ PAGES: dict[str, tuple[str, tuple[Section, ...]]] = {
         (Section("images", ("images", "image-spectra"), images_values),),
     ),
     "benchmarks-measuring.md": (
-        "# Measurements, factorizations, energies and scores\n",
+        "# Measurements, factorizations, energies, scores and posteriors\n",
         (
             Section("sigma_min", ("sigma-min",), sigma_min_values),
             Section("factor", ("factor",), factor_values),
             Section("doctor", ("doctor",), doctor_values),
             one_part("energies", energies_values),
             one_part("score", score_values),
+            one_part("posteriors", posteriors_values),
         ),
     ),
 }

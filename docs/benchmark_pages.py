@@ -14,5 +14,5 @@ def images_page() -> str:
 
 
 def measuring_page() -> str:
-    """Returns the page on measurements, factorizations, energies and scores as Markdown."""
+    """Returns the page on measurements, factorizations, energies and others as Markdown."""
     return page_text("benchmarks-measuring.md")

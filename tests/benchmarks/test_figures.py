@@ -1,6 +1,7 @@
 """What decides a published figure: differences, goals, references and the split of tables."""
 
 import hashlib
+import importlib.util
 import math
 
 import numpy as np
@@ -137,6 +138,20 @@ def test_a_density_integrates_to_one_and_is_that_of_the_samples(benchmark, name)
             theirs = wave((truth - mean) @ direction)
             error = math.hypot(ours.std(), theirs.std()) / math.sqrt(len(rows))
             assert abs(ours.mean() - theirs.mean()) < 5 * error
+
+
+def test_simulators_agree_with_their_reference_posteriors(benchmark):
+    """Observations have uniform ranks among simulations from the reference posteriors."""
+    if importlib.util.find_spec("sbibm") is None:
+        pytest.skip("pip install --no-deps sbibm")
+    for name, task in benchmark("posterior_tasks").TASKS.items():
+        ranks = []
+        for number in range(1, 11):
+            x, observed = task.simulate(task.reference(number)[:200]), task.observation(number)
+            ranks.append(((x < observed).double() + (x <= observed).double()).mean(0) / 2)
+        ranks = torch.stack(ranks)
+        assert abs(ranks.mean() - 0.5) < 0.05, name
+        assert ((ranks - 0.5).abs() > 0.49).double().mean() < 0.06, name
 
 
 @pytest.mark.parametrize("name", ["8 couplings", "8 couplings, an LU layer of 1e6"])

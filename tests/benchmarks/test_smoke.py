@@ -170,3 +170,23 @@ def test_a_comparison_on_tables_runs_and_resumes(benchmark, tmp_path, monkeypatc
     assert lines["zuko NSF, fair"]["test"] < lines["Gaussian"]["test"] - 0.3
     command.tables(**options)
     assert file.read_text() == before
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_posteriors_run_to_their_page_and_resume(benchmark, tmp_path, monkeypatch):
+    """Of a normal with a known posterior, without the package."""
+    pytest.importorskip("sbi")
+    module, task = benchmark("posteriors"), benchmark("posterior_tasks").Task
+    monkeypatch.setattr(task, "observation", lambda *_: torch.zeros(1, 10))
+    monkeypatch.setattr(task, "reference", lambda *_: 0.05**0.5 * torch.randn(400, 10))
+    monkeypatch.setattr(module, "package_folder", lambda: None)
+    monkeypatch.setattr(module, "SECONDS", {300: 3.0})
+    options = {"observations": 1, "folds": 1, "only": ["gaussian_linear"], "results": tmp_path}
+    for _ in range(2):
+        module.posteriors(estimators=["kappaflow", "sbi maf"], **options)
+    ours, theirs = json.loads((tmp_path / "posteriors.json").read_text())["lines"]
+    assert ours["c2st"][0] < 0.85 and -1 < ours["reference_nll"][0] < 3
+    assert 1 < ours["condition_p95"][0] < 10 and theirs["inside"] == 10 * [1]
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
+    assert "| gaussian_linear | 0." in text_of(tmp_path, "measuring")
