@@ -98,6 +98,11 @@ def bent_splines(size: float, **shape) -> kf.bijections.SplineCoupling:
     return coupling
 
 
+def autoregressive(features: int, hidden=(8,), **settings) -> kf.bijections.AutoregressiveSpline:
+    """Returns an autoregressive layer with a small network."""
+    return kf.bijections.AutoregressiveSpline(features, hidden, **settings)
+
+
 def linear(partition: kf.Partition) -> kf.factor.LinearCoupling:
     """Returns a linear coupling with a negative number in its diagonal."""
     weight = torch.randn(len(partition.changed), len(partition.kept))
@@ -464,6 +469,19 @@ BIJECTIONS = {
         ),
         (1, 2, 3),
     ),
+    "AutoregressiveSpline": Case(lambda: autoregressive(4), (4,)),
+    "AutoregressiveSpline, context, skips": Case(
+        lambda: autoregressive(3, (8, 8, 4), context_features=2, residual=True, dropout=0.2),
+        (3,),
+        2,
+    ),
+    "AutoregressiveSpline, more features than units": Case(
+        lambda: autoregressive(5, (2, 3), bins=2, activation="silu"), (5,)
+    ),
+    "AutoregressiveSpline, one feature": Case(lambda: autoregressive(1), (1,)),
+    "AutoregressiveSpline, one feature, context": Case(
+        lambda: autoregressive(1, context_features=2), (1,), 2
+    ),
     "SplineCoupling": Case(lambda: splines(half(4)), (4,)),
     "SplineCoupling, two features, two bins": Case(lambda: splines(half(2), bins=2), (2,)),
     "SplineCoupling, narrow box": Case(lambda: splines(half(4), bound=0.7, min_slope=0.5), (4,)),
@@ -498,6 +516,22 @@ BIJECTIONS = {
 }
 
 FLOWS = {
+    "autoregressive": Case(lambda: kf.autoregressive(4, hidden=(8,)), (4,)),
+    "autoregressive, one feature, bounds": Case(
+        lambda: kf.autoregressive(1, depth=2, bounds=["positive"]), (1,), interval=(0.0, 3.0)
+    ),
+    "autoregressive, context": Case(
+        lambda: kf.autoregressive(
+            2,
+            depth=2,
+            hidden=(8, 8),
+            context_features=2,
+            start={"start": "whiten-gaussianize", "components": 2},
+            network={"residual": True, "dropout": 0.1, "activation": "tanh"},
+        ),
+        (2,),
+        2,
+    ),
     "glow": Case(lambda: kf.glow((1, 4, 4), levels=2, steps=2, hidden=4), (1, 4, 4)),
     "glow, three channels, H != W, additive, context": Case(
         lambda: kf.glow(

@@ -31,6 +31,7 @@ from .files import load, save
 from .flows import (
     Flow,
     StandardNormal,
+    autoregressive,
     invertible_network,
     nice,
     planar,
@@ -64,6 +65,7 @@ __all__ = [
     "Partition",
     "SpatialPartition",
     "StandardNormal",
+    "autoregressive",
     "bijections",
     "calibration",
     "conditioning",

@@ -18,6 +18,7 @@ TableModel = Literal[
     "real_nvp",
     "nice",
     "spline",
+    "autoregressive",
     "planar",
     "radial",
     "invertible_network",
@@ -208,6 +209,28 @@ class SplineOptions(MixingOptions):
     bound: float = 5.0
     min_bin: float = 0.4
     min_slope: float = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoregressiveOptions(OptionGroup):
+    """The layers of `autoregressive`.
+
+    Attributes:
+        bins: Number of bins of each spline, at least 2.
+        bound: Half-width of the box on which the splines act, after the shift and the scale of
+            their layer. Beyond it a spline is the identity.
+        min_bin: Smallest width and height of a bin, relative to bins of equal size.
+        min_slope: Smallest slope of a spline at the knots; the largest is its reciprocal.
+        scale_bound: Bound on the sum over depth of the log-scales. Each layer gets an equal share.
+        seed: Seed of the random orders of the features.
+    """
+
+    bins: int = 8
+    bound: float = 5.0
+    min_bin: float = 0.1
+    min_slope: float = 0.02
+    scale_bound: float = 12.0
+    seed: int = 0
 
 
 PYTHON = "from Python"

@@ -27,6 +27,7 @@ MODELS = {  # options, and arguments in the description of the model
         {"mixing": "svd", "condition_bound": 3.0, "partition": "half"},
     ),
     "spline": ((*SPLINE, "--mixing", "lu", "--memory", "invert"), {"bins": 4, "bound": 3.0}),
+    "autoregressive": (("--model", "autoregressive", "--bins", 4, *SMALL), {"bins": 4}),
     "given": ((*SPLINE, "--context", "c"), {"context_features": 1}),
     "maf": (("--model", "zuko:maf", *SMALL), {"kind": "maf"}),
     "nsf": (("--model", "zuko:nsf", "--bins", 4, *SMALL), {"kind": "nsf"}),

@@ -142,6 +142,7 @@ RECIPES = {
     "inverted memory": lambda: kf.real_nvp(
         4, depth=4, hidden=(16,), couplings={"memory": "invert"}
     ),
+    "autoregressive": lambda: kf.autoregressive(4, depth=2, hidden=(16,)),
     "planar": lambda: kf.planar(4),
     "radial": lambda: kf.radial(4),
     "invertible_network": lambda: kf.invertible_network(4),

@@ -210,7 +210,7 @@ def test_without_a_model_a_search_chooses(ticking):
 
 
 def test_other_recipes_train_too():
-    for model in ("nice", "planar", "radial", "invertible_network", "zuko:maf"):
+    for model in ("nice", "autoregressive", "planar", "radial", "invertible_network", "zuko:maf"):
         hidden = (8,) if model in CONDITIONAL else None
         density = clone(DENSITY).set_params(model=model, hidden=hidden).fit(X)
         assert np.isfinite(density.score(X))

@@ -2,6 +2,7 @@
 
 from kappaflow.bijections.actnorm import ActNorm
 from kappaflow.bijections.affine import AffineCoupling, SigmoidCoupling
+from kappaflow.bijections.autoregressive import AutoregressiveSpline
 from kappaflow.bijections.conv1x1 import InvertibleConv1x1
 from kappaflow.bijections.coupling import AdditiveCoupling
 from kappaflow.bijections.domain import CircleToLine, Domain
@@ -20,6 +21,7 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "AutoregressiveSpline",
     "CircleToLine",
     "Domain",
     "ElementwiseAffine",

@@ -109,13 +109,7 @@ class Coupling(Bijection):
 
     def own_context(self, context: Tensor | None) -> Tensor | None:
         """Returns the checked context, or None if this coupling reads no context."""
-        if not self.context_features:
-            return None
-        if context is None:
-            raise ArgumentError(
-                f"'context' should be given, of shape (batch, {self.context_features})."
-            )
-        return batch("context", context, (self.context_features,))
+        return checked_context(context, self.context_features)
 
     def _full_width(self, answer: Tensor, kept: Tensor) -> Tensor:
         """Returns the output of a conditioner of the right width, expanded to all rows."""
@@ -234,3 +228,12 @@ def check_something_to_read(partition: AnyPartition, context_features: int) -> N
             f"'partition' should leave between 1 and {max(1, partition.features - 1)} features "
             "unchanged, got 0: a coupling must both read and change something."
         )
+
+
+def checked_context(context: Tensor | None, context_features: int) -> Tensor | None:
+    """Returns the context of a layer that reads one of this width, or None for width 0."""
+    if not context_features:
+        return None
+    if context is None:
+        raise ArgumentError(f"'context' should be given, of shape (batch, {context_features}).")
+    return batch("context", context, (context_features,))

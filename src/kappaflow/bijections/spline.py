@@ -17,11 +17,13 @@ Source:
     are ours.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.autograd.trace import differentiable_gradients
 from kappaflow.bijections.coupling_derivatives import CouplingTrace
 from kappaflow.bijections.log_scales import bounded, bounded_slope
@@ -231,18 +233,29 @@ class SplineNode(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
         points, raw = ctx.saved_tensors
         if torch.is_grad_enabled():
-
-            def function(points: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
-                value, log_slope = (unsplined if ctx.is_output else splined)(
-                    points, raw, ctx.shape
-                )
-                return value, summed(log_slope)
-
+            function = partial(plain_values, shape=ctx.shape, is_output=ctx.is_output)
             return *differentiable_gradients(function, (points, raw), cotangents), None, None
         pieces = pieces_of(points, raw, ctx.shape, is_output=ctx.is_output)
         if ctx.is_output:
             return *_pulled_back_inverse(pieces, *cotangents), None, None
         return *pieces.pulled_back(*cotangents), None, None
+
+
+def spline_values(
+    points: Tensor, raw: Tensor, shape: SplineShape, *, is_output: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Returns y at x, or x at y, and the log_det, (B,), with their derivatives."""
+    if not is_transformed():
+        return SplineNode.apply(points, raw, shape, is_output)  # pyright: ignore
+    return plain_values(points, raw, shape, is_output=is_output)
+
+
+def plain_values(
+    points: Tensor, raw: Tensor, shape: SplineShape, *, is_output: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns the same by plain autograd, which has all derivatives."""
+    value, log_slope = (unsplined if is_output else splined)(points, raw, shape)
+    return value, summed(log_slope)
 
 
 def _pulled_back_inverse(

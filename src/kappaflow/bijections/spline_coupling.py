@@ -6,20 +6,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import log_det_dtype
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.bijections.coupling_derivatives import SplineLinearization
 from kappaflow.bijections.spline import (
     Pieces,
-    SplineNode,
     SplineTrace,
     numbers,
     pulled_back,
-    splined,
-    summed,
-    unsplined,
+    spline_values,
 )
 from kappaflow.bijections.spline_shape import SplineShape
 from kappaflow.linearization import Linearization
@@ -109,10 +105,7 @@ class SplineCoupling(Coupling):
     ) -> tuple[Tensor, Tensor]:
         """Returns y at x, or x at y, and the log_det, (B,), for an output of the conditioner."""
         raw, points_wider = numbers(answer, points, self.shape), points.to(answer.dtype)
-        if is_transformed():
-            value, log_slope = (unsplined if is_output else splined)(points_wider, raw, self.shape)
-            return value.to(points.dtype), summed(log_slope)
-        value, log_det = SplineNode.apply(points_wider, raw, self.shape, is_output)
+        value, log_det = spline_values(points_wider, raw, self.shape, is_output=is_output)
         return value.to(points.dtype), log_det
 
     def _trace_class(self, x: Tensor) -> Callable[..., Trace] | None:
@@ -134,8 +127,4 @@ class SplineCoupling(Coupling):
         return SplineLinearization(self.partition, net, value, log_det, pieces.slope, by_raw)
 
     def extra_repr(self) -> str:
-        shape = self.shape
-        return (
-            f"{super().extra_repr()}, bins={shape.bins}, bound={shape.bound:g}, "
-            f"min_bin={shape.min_bin:g}, min_slope={shape.min_slope:g}"
-        )
+        return f"{super().extra_repr()}, {self.shape.text}"

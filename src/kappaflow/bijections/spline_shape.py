@@ -35,6 +35,11 @@ class SplineShape:
         return 3 * self.bins - 1
 
     @property
+    def text(self) -> str:
+        """The values of all parameters, for the `repr` of a layer."""
+        return ", ".join(f"{name}={value:g}" for name, value in vars(self).items())
+
+    @property
     def slope_bound(self) -> float:
         """The largest absolute logarithm of a slope at a knot."""
         return -math.log(self.min_slope)

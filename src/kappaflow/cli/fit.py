@@ -82,10 +82,10 @@ def fit(
         The run folder. Default: runs/events for events.csv, and so on. A run with other options
         needs another folder.
     model
-        For tables: real_nvp (affine couplings), nice (additive couplings), spline
-        (rational-quadratic splines), planar, radial, invertible_network (linear layers and leaky
-        ReLU), or a flow of zuko. For images: glow (the default), real_nvp_image or jet. Default
-        for tables: a search, or real_nvp if an option of the model such as --depth is given.
+        For tables: real_nvp (affine couplings), nice (additive couplings), spline (spline
+        couplings), autoregressive (splines), planar, radial, invertible_network (linear layers and
+        leaky ReLU), or a flow of zuko; by default a search, or real_nvp if an option of the model
+        such as --depth is given. For images: glow (the default), real_nvp_image or jet.
     search_time
         Time limit of the model search in seconds; 0 skips it. A search takes at most about a
         quarter of --max-time-s or of --max-epochs; on a busy machine it does less.

@@ -43,12 +43,12 @@ RENAMED = {"tail_bound": "bound"}  # options whose argument of the recipe has an
 # What the help of an option has before and after the text of its declaration.
 NOTES = {
     "activation": ("", " For zuko: its own default."),
-    "bins": ("spline, zuko:nsf: ", ""),
+    "bins": ("spline, autoregressive, zuko:nsf: ", ""),
     "coupling": ("glow: ", ""),
     "dequantize": ("", " Default: uniform."),
     "memory": ("", " The default for images up to 32 x 32 is store."),
     "mixing": ("", " glow: the form of its 1x1 convolutions (lu)."),
-    "tail_bound": ("spline: ", ""),
+    "tail_bound": ("spline, autoregressive: ", ""),
     "width": ("jet: ", " For images up to 16 x 16: 32."),
 }
 
@@ -125,9 +125,9 @@ class RecipeFlags:
     Parameters
     ----------
     depth
-        Number of couplings (16; jet: 16, or 8 for images up to 16 x 16), of planar or radial maps
-        (8), of linear layers of an invertible_network (4), or of transforms of zuko (5 for maf
-        and nsf, 3 for naf, sospf and bpf, 6 for gf, 8 for realnvp).
+        Number of couplings (16; jet: 16, or 8 for images up to 16 x 16), of autoregressive layers
+        (3), of planar or radial maps (8), of linear layers of an invertible_network (4), or of
+        transforms of zuko (5 for maf and nsf, 3 for naf, sospf and bpf, 6 for gf, 8 for realnvp).
     hidden
         Widths of the hidden layers of the conditioners, such as --hidden 128 128 (the default).
         For images a single number of channels (64; 32 for images up to 16 x 16).

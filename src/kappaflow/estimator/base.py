@@ -293,10 +293,10 @@ class RowEstimator(BaseFlowEstimator):
     """A density of rows, whose model a search chooses.
 
     Args:
-        model: A recipe: "real_nvp", "spline", "nice", "planar", "radial", "invertible_network",
-            or a flow of zuko by its name in `kappaflow.zuko_flow`, such as "zuko:nsf". If model,
-            depth, hidden and options are left out, a model search chooses, as in
-            `kappaflow.fit_auto`. It measures time, so two fits may choose differently.
+        model: A recipe: "real_nvp", "spline", "nice", "autoregressive", "planar", "radial",
+            "invertible_network", or a flow of zuko by its name in `kappaflow.zuko_flow`, such as
+            "zuko:nsf". If model, depth, hidden and options are left out, a model search chooses,
+            as in `kappaflow.fit_auto`. It measures time, so two fits may choose differently.
         search_time: Time budget of the model search in CPU seconds; 0 skips it.
         context: Columns that the density is conditioned on. `flow_` then draws the samples.
     """

@@ -40,8 +40,8 @@ class ConditionalFlowDensity(BaseFlowEstimator):
     increasing map of the target.
 
     Args:
-        model: "spline" (the default), "real_nvp" or "nice". For one target the last two are a
-            Gaussian with a mean and standard deviation that depend on the features.
+        model: "spline" (the default), "autoregressive", "real_nvp" or "nice". For one target the
+            last two are a Gaussian with a mean and standard deviation that depend on the features.
         depth: Number of couplings; 1 is enough for one target.
         bounds: Domains of targets, by index or name: "y0", "y1", ... where y has no names.
         repair: "drop", "jitter" or "dequantize" for targets that have no density.

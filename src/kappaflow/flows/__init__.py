@@ -1,6 +1,7 @@
 """Flows, and the recipes that assemble them: functions, never subclasses."""
 
 from kappaflow.flows.augmentation import Augmentation
+from kappaflow.flows.autoregressive import autoregressive
 from kappaflow.flows.base import Base, NormalMixture, StandardNormal
 from kappaflow.flows.base_distributions import (
     ClassConditionalNormal,
@@ -26,6 +27,7 @@ from kappaflow.flows.recipes_tabular import nice, planar, radial, real_nvp, spli
 from kappaflow.flows.zuko_flow import zuko_flow
 from kappaflow.options import (
     AffineOptions,
+    AutoregressiveOptions,
     CouplingOptions,
     NetworkOptions,
     SplineOptions,
@@ -35,6 +37,7 @@ from kappaflow.options import (
 __all__ = [
     "AffineOptions",
     "Augmentation",
+    "AutoregressiveOptions",
     "Base",
     "ClassConditionalNormal",
     "CopyPad",
@@ -53,6 +56,7 @@ __all__ = [
     "UniformBox",
     "UniformPad",
     "ZeroPad",
+    "autoregressive",
     "importance_weighted_log_prob",
     "invertible_network",
     "nice",

@@ -79,7 +79,7 @@ def coupling_flow(
     mixing = couplings.mixing if isinstance(couplings, MixingOptions) else None
     if isinstance(couplings, MixingOptions):
         _check_mixing(mixing, couplings.condition_bound, partition)
-    layers = _layers_before(start.start, joint, added)
+    layers = layers_before(start.start, joint, added)
     count = useful_depth(joint, depth, width)
     if count:
         turns = [turn if mixing is None else 0 for turn in range(count)]
@@ -97,11 +97,7 @@ def coupling_flow(
             stack = Chain(mixed, memory=couplings.memory)
         layers.append(stack)
     units = input_layers(features, bounds, padding=extra, circle=transformer.half_period)
-    components = positive_int("components", start.components)
-    base = (
-        StandardNormal(joint) if components == 1 else NormalMixture(joint, components=components)
-    )
-    return Flow(base, Chain([*units, *layers, *last], **before), added)
+    return Flow(base_of(start, joint), Chain([*units, *layers, *last], **before), added)
 
 
 def joint_features(features: int, padding: int | Padding | None) -> int:
@@ -109,7 +105,15 @@ def joint_features(features: int, padding: int | Padding | None) -> int:
     return positive_int("features", features) + padding_features(checked_padding(padding))
 
 
-def _layers_before(start: StartName, joint: int, padding: Padding | None) -> list[Bijection]:
+def base_of(start: StartOptions, joint: int) -> StandardNormal | NormalMixture:
+    """Returns the base distribution of a start: a standard normal, or a mixture of normals."""
+    components = positive_int("components", start.components)
+    return (
+        StandardNormal(joint) if components == 1 else NormalMixture(joint, components=components)
+    )
+
+
+def layers_before(start: StartName, joint: int, padding: Padding | None = None) -> list[Bijection]:
     """Returns the layers that the first fit sets, before the couplings."""
     extra = padding_features(padding)
     layers: list[Bijection] = []

@@ -2,10 +2,12 @@
 
 from kappaflow.nets.conv import ConvNet, ResidualConvNet
 from kappaflow.nets.inputs import SinCosEmbedding, StandardizeInputs
+from kappaflow.nets.masked import MaskedMLP
 from kappaflow.nets.mlp import MLP, PairedMLP, ResidualMLP
 
 __all__ = [
     "MLP",
+    "MaskedMLP",
     "SinCosEmbedding",
     "ConvNet",
     "ResidualConvNet",

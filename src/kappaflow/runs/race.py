@@ -64,9 +64,9 @@ class Trial(BaseModel):
 
     def __str__(self) -> str:
         a = self.arguments
-        kind = {"real_nvp": "affine", "spline": "spline"}.get(self.recipe, self.recipe)
-        text = f"{a['depth']} {kind} couplings of {'x'.join(map(str, a['hidden']))}"
-        text += f", start {a['start']}, dropout {a['dropout']:g}"
+        kinds = {"real_nvp": "affine couplings", "autoregressive": "autoregressive layers"}
+        text = f"{a['depth']} {kinds.get(self.recipe, self.recipe + ' couplings')} of "
+        text += f"{'x'.join(map(str, a['hidden']))}, start {a['start']}, dropout {a['dropout']:g}"
         count = a.get("components", 1)
         return text if count == 1 else f"{text}, base a mixture of {count} normals"
 

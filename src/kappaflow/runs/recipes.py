@@ -14,6 +14,7 @@ from kappaflow.data.domains import Domains, bounds_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import (
     Flow,
+    autoregressive,
     invertible_network,
     nice,
     padding_of_kind,
@@ -30,16 +31,14 @@ from kappaflow.flows.zuko_flow import OPTIONS as ZUKO_OPTIONS
 ZUKO = "zuko:"
 DEFAULT_PADDING = "gaussian"  # the kind that a number alone means
 PADDING_OPTIONS = ("padding_kind", "padding_scale")
-COUPLINGS: dict[str, Callable[..., Flow]] = {
-    "real_nvp": real_nvp,
-    "nice": nice,
-    "spline": spline,
-}
-CONDITIONAL: dict[str, Callable[..., Flow]] = {
+Recipes = dict[str, Callable[..., Flow]]
+COUPLINGS: Recipes = {"real_nvp": real_nvp, "nice": nice, "spline": spline}
+CONDITIONAL: Recipes = {
     **COUPLINGS,
+    "autoregressive": autoregressive,
     **{ZUKO + kind: partial(zuko_flow, kind=kind) for kind in KINDS},
 }
-RECIPES: dict[str, Callable[..., Flow]] = {
+RECIPES: Recipes = {
     **CONDITIONAL,
     "planar": planar,
     "radial": radial,
@@ -62,7 +61,7 @@ class ModelConfig:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
-def recipes() -> dict[str, Callable[..., Flow]]:
+def recipes() -> Recipes:
     """Returns all recipes by name, those for other kinds of data than tables too."""
     others = (kind.models() for kind in kinds())
     return {name: recipe for models in (*others, RECIPES) for name, recipe in models.items()}
