@@ -29,17 +29,9 @@ COMMANDS = {
         "Compare both ends of spectra in float32 with extended precision, over condition numbers.",
     ),
     "write-page": ("page:write_page", "Write the pages docs/benchmarks*.md from the results."),
-    "worst-maps": (
-        "worst_maps:worst_maps",
-        "Search for maps whose six couplings are badly conditioned.",
-    ),
     "factor": (
         "factor:factor",
         "Factor matrices of all kinds, and compare the results with the goals.",
-    ),
-    "budget": (
-        "budget:budget",
-        "Train on MAGIC within condition budgets at three depths, and compare what was kept.",
     ),
     "images": (
         "images:images",
@@ -69,6 +61,10 @@ COMMANDS = {
     "posteriors": (
         "posteriors:posteriors",
         "Compare posteriors of kappaflow and sbi with the references of the package sbibm.",
+    ),
+    "known": (
+        "known:known",
+        "Compare kappaflow's default and its peers with tables of known density at equal time.",
     ),
     "energies": (
         "energies:energies",

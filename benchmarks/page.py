@@ -16,6 +16,7 @@ from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
 from benchmarks.growth import growth_chart
 from benchmarks.images_page import image_spectra_values, image_values
+from benchmarks.known_report import known_values
 from benchmarks.posteriors import posteriors_chart, posteriors_values
 from benchmarks.processes import ROOT, console
 from benchmarks.reaching import reaching_values
@@ -219,6 +220,7 @@ def one_part(part: str, values: Callable[[dict[str, Any]], dict[str, Any]]) -> S
 
 CHARTS = {"growth": growth_chart, "posteriors": posteriors_chart}
 TABLES = ("tables-judged-60", "tables-judged-240")
+KNOWN = ("known-known-60", "known-known-240", "known-judged-60", "known-judged-240")
 COUPLINGS = ("speed", "growth", "reaching", "memory", "numerics", "gradients", "spectra")
 DENSITIES = """# Benchmarks
 
@@ -232,7 +234,7 @@ libraries, and show [how exact and fast measurements are](benchmarks-measuring.m
 PAGES: dict[str, tuple[str, tuple[Section, ...]]] = {
     "benchmarks.md": (
         DENSITIES,
-        (Section("tables", TABLES, tables_values),),
+        (Section("tables", TABLES, tables_values), Section("known", KNOWN, known_values)),
     ),
     "verdict.md": ("# How the verdict decides\n", (one_part("verdict", verdict_values),)),
     "benchmarks-couplings.md": (

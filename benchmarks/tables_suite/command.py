@@ -4,12 +4,13 @@ import datetime
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -30,9 +31,32 @@ MODELS = (  # in the order in which they are trained; see peers.py
 )
 
 
+@dataclass(frozen=True)
+class Suite:
+    """Tables, and how models are measured on them.
+
+    Attributes:
+        name: Of the files of results.
+        tables: Returns the names of the tables of a part.
+        models: In the order in which they are trained.
+        measure: Trains a model and returns a line, whose `test` is a mean in nats.
+        summary: Returns the comparison of lines of one length of training.
+        text: Returns a comparison as text.
+        applies: Whether a model can be trained on a table.
+    """
+
+    name: str
+    tables: Callable[[Any], tuple[str, ...]]
+    models: tuple[str, ...]
+    measure: Callable[[Line, Path], Line]
+    summary: Callable[[Iterable[Line], Path, float], dict[str, Any] | None]
+    text: Callable[[dict[str, Any]], str]
+    applies: Callable[[str, str], bool] = lambda model, table: True
+
+
 def tables(
     *,
-    part: data.Part = "development",
+    part: Literal["development", "known", "judged"] = "development",
     seconds: float = 60.0,
     seeds: int = 1,
     only: list[str] | None = None,
@@ -43,6 +67,7 @@ def tables(
     blind: Annotated[bool, Parameter(negative=())] = False,
     results: Path = KEPT,
     cache: Path = CACHE,
+    suite: Annotated[Suite | None, Parameter(parse=False)] = None,
 ) -> None:
     """Compare densities on real tables: kappaflow's default, flows of zuko, Gaussian mixtures.
 
@@ -53,7 +78,8 @@ def tables(
     Parameters
     ----------
     part
-        "development" or "judged". Each use of the judged tables is logged.
+        Tables to choose models on ("development", or "known" for known densities), or "judged".
+        Each use of the judged tables is logged.
     seconds
         Processor time of each training.
     seeds
@@ -75,34 +101,38 @@ def tables(
     cache
         Folder of the log-likelihoods of all test rows, which paired differences need.
     """
-    _check("only", only, data.names(part))
-    _check("models", models, MODELS)
-    _check("again", again, MODELS)
+    suite = suite or REAL
+    names = suite.tables(part)
+    _check("only", only, names)
+    _check("models", models, suite.models)
+    _check("again", again, suite.models)
     if blind and (show or models is None or OURS in models):
         raise SystemExit("'blind' trains peers only: name them with --models.")
     if part == "judged" and not blind:
         compared = "results so far" if show else f"training {models or 'all models'}"
-        log_look(results / "judged-looks.jsonl", f"{compared}, {seconds:g} s, {seeds} seeds")
-    file = results / f"tables-{part}.jsonl"
+        compared = f"{suite.name}: {compared}, {seconds:g} s, {seeds} seeds"
+        log_look(results / "judged-looks.jsonl", compared)
+    file = results / f"{suite.name}-{part}.jsonl"
     if not show:
         os.environ |= ONE_THREAD  # of the processes that train, before numpy is loaded there
         jobs = [
             {"table": table, "model": model, "seed": seed, "seconds": seconds}
             for seed, model, table in product(
-                range(seeds), models or again or MODELS, only or data.names(part)
+                range(seeds), models or again or suite.models, only or names
             )
+            if suite.applies(model, table)
         ]
         append_machine(file, {**machine(), "threads": 1})
-        train_missing(jobs, file, cache, at_once, set(again or ()), blind=blind)
+        train_missing(suite.measure, jobs, file, cache, at_once, set(again or ()), blind=blind)
     if blind:
         return
     lines, machines = read_lines(file)
-    found = summary(lines, cache, seconds)
+    found = suite.summary(lines, cache, seconds)
     if found is None:
         raise SystemExit(f"{file} has no results of {seconds:g} seconds.")
     comparison = file.with_name(f"{file.stem}-{seconds:g}.json")  # one for each length of training
     write_results(comparison, {"machine": machines[-1], **found})
-    console.print(tables_text(found), markup=False, soft_wrap=True)
+    console.print(suite.text(found), markup=False, soft_wrap=True)
 
 
 def _check(name: str, given: list[str] | None, known: tuple[str, ...]) -> None:
@@ -122,6 +152,7 @@ def log_look(file: Path, compared: str) -> None:
 
 
 def train_missing(
+    measure: Callable[[Line, Path], Line],
     jobs: list[Line],
     file: Path,
     cache: Path,
@@ -133,7 +164,7 @@ def train_missing(
     """Trains what the file has no result of, and appends one line for each training."""
     have = {key_of(line) for line in read_lines(file)[0] if line["model"] not in again}
     missing = [job for job in jobs if key_of(job) not in have]
-    for line in _measured(missing, cache, at_once):
+    for line in _measured(measure, missing, cache, at_once):
         append_line(file, line)
         nll = "not finite" if line["test"] is None else f"{line['test']:.3f} nats"
         shown = "trained" if blind else nll
@@ -142,45 +173,62 @@ def train_missing(
         )
 
 
-def _measured(jobs: list[Line], cache: Path, at_once: int) -> Iterator[Line]:
+def _measured(
+    measure: Callable[[Line, Path], Line], jobs: list[Line], cache: Path, at_once: int
+) -> Iterator[Line]:
     # A fork of a process in which torch has run can wait for ever for threads it does not have.
     with ProcessPoolExecutor(
         at_once, mp_context=get_context("spawn"), max_tasks_per_child=1
     ) as pool:
-        yield from pool.map(measured, jobs, [cache] * len(jobs))
+        yield from pool.map(measure, jobs, [cache] * len(jobs))
 
 
 def measured(job: Line, cache: Path) -> Line:
     """Trains one model on one table and measures it on the test rows."""
-    import numpy as np
-    import torch
-
     from benchmarks.tables_suite.fitted import condition_numbers, standardized
 
-    torch.set_num_threads(1)
     parts, fit = data.load(job["table"]), _fitter(job["model"])
     rows = standardized(parts).test
-    processor, wall = time.process_time(), time.perf_counter()
-    fitted = fit(parts, job["seconds"], job["seed"])
-    processor, wall = time.process_time() - processor, time.perf_counter() - wall
-    log_p = fitted.log_prob(rows)
-    path = npz_of(cache, job)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, log_p=log_p.astype(np.float32))
-    finite = bool(np.isfinite(log_p).all())
-    conditions = condition_numbers(fitted, rows)
+    fitted, times = timed(lambda: fit(parts, job["seconds"], job["seed"]))
     return {
         **job,
         "rows": len(parts.train),
         "columns": len(parts.columns),
-        "test": -float(log_p.mean()) if finite else None,
-        "test_error": float(log_p.std(ddof=1)) / len(log_p) ** 0.5 if finite else None,
-        "not_finite_rows": int((~np.isfinite(log_p)).sum()),
+        **scored(job, cache, fitted.log_prob(rows), condition_numbers(fitted, rows)),
+        **times,
+        **fitted.details,
+    }
+
+
+def timed(fit: Callable[[], Any]) -> tuple[Any, Line]:
+    """Returns what a fit on one thread returns, and its times."""
+    import torch
+
+    torch.set_num_threads(1)
+    processor, wall = time.process_time(), time.perf_counter()
+    fitted = fit()
+    processor, wall = time.process_time() - processor, time.perf_counter() - wall
+    return fitted, {"processor_s": round(processor, 1), "wall_s": round(wall, 1)}
+
+
+def scored(job: Line, cache: Path, log_p: Any, conditions: Any, truth: Any = 0.0) -> Line:  # noqa: ANN401
+    """Returns how far log p is below the truth on average, and condition numbers.
+
+    The cache gets log p of each row.
+    """
+    import numpy as np
+
+    path = npz_of(cache, job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, log_p=log_p.astype(np.float32))
+    nats = truth - log_p
+    finite = bool(np.isfinite(nats).all())
+    return {
+        "test": float(nats.mean()) if finite else None,
+        "test_error": float(nats.std(ddof=1)) / len(nats) ** 0.5 if finite else None,
+        "not_finite_rows": int((~np.isfinite(nats)).sum()),
         "condition_median": _quantile(conditions, 0.5),
         "condition_p95": _quantile(conditions, 0.95),
-        "processor_s": round(processor, 1),
-        "wall_s": round(wall, 1),
-        **fitted.details,
     }
 
 
@@ -203,3 +251,6 @@ def _fitter(model: str) -> Any:  # noqa: ANN401
     from benchmarks.tables_suite.peers import PEERS
 
     return PEERS[model]
+
+
+REAL = Suite("tables", data.names, MODELS, measured, summary, tables_text)

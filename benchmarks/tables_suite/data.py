@@ -33,12 +33,14 @@ class Parts:
         validation: Rows in float64.
         test: Rows in float64.
         columns: Names of the D columns.
+        context: Number of columns that are context, the first ones.
     """
 
     train: np.ndarray
     validation: np.ndarray
     test: np.ndarray
     columns: tuple[str, ...]
+    context: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ def load(name: str) -> Parts:
     """Returns a table in three parts; the same rows for every model and every call."""
     table = load_table(name)
     rows = np.stack(list(table.values()), axis=1)
-    rows = rows[np.random.default_rng(_seed(name, "split")).permutation(len(rows))]
+    rows = rows[np.random.default_rng(seed_of(name, "split")).permutation(len(rows))]
     first, second = (round(share * len(rows)) for share in (FRACTIONS[0], sum(FRACTIONS)))
     return Parts(rows[:first], rows[first:second], rows[second:], tuple(table))
 
@@ -104,7 +106,7 @@ def load_table(name: str) -> Columns:
     table = {key: np.asarray(values, np.float64) for key, values in source.read().items()}
     complete = np.all([np.isfinite(values) for values in table.values()], axis=0)
     chosen = np.flatnonzero(complete)
-    generator = np.random.default_rng(_seed(name, "rows"))
+    generator = np.random.default_rng(seed_of(name, "rows"))
     if len(chosen) > MAX_ROWS:
         chosen = np.sort(generator.choice(chosen, MAX_ROWS, replace=False))
     table = {key: values[chosen] for key, values in table.items()}
@@ -115,7 +117,8 @@ def load_table(name: str) -> Columns:
     return {key: values[np.sort(first)] for key, values in table.items()}
 
 
-def _seed(name: str, purpose: str) -> int:
+def seed_of(name: str, purpose: str) -> int:
+    """Returns a seed that only a name and a purpose decide."""
     return int.from_bytes(sha256(f"{name} {purpose}".encode()).digest()[:8], "little")
 
 

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,13 @@ class Fitted:
         to_latent: From rows to latent, a differentiable function in float64; None where the
             density is no flow.
         details: What was chosen, number of steps and parameters.
+        sample: From rows, of which only the number and the context count, to as many samples.
     """
 
     log_prob: Callable[[np.ndarray], np.ndarray]
     to_latent: Callable[[Tensor], Tensor] | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    sample: Callable[[np.ndarray], np.ndarray] | None = None
 
 
 def standardized(parts: Parts) -> Parts:
@@ -36,20 +38,24 @@ def standardized(parts: Parts) -> Parts:
     train, validation, test = (
         (rows - mean) / deviation for rows in (parts.train, parts.validation, parts.test)
     )
-    return Parts(train, validation, test, parts.columns)
+    return replace(parts, train=train, validation=validation, test=test)
 
 
 def in_chunks(
-    log_prob: Callable[[Tensor], Tensor], rows: np.ndarray, size: int = 4096
+    function: Callable[[Tensor], Tensor], rows: np.ndarray, size: int = 4096
 ) -> np.ndarray:
-    """Returns log p of many rows, given to a flow in float32 and in chunks."""
+    """Returns what a function of a flow, such as log p, is at many rows, in float32 chunks."""
     with torch.no_grad():
         chunks = torch.as_tensor(rows, dtype=torch.float32).split(size)
-        return torch.cat([log_prob(chunk).double() for chunk in chunks]).numpy()
+        return torch.cat([function(chunk).double() for chunk in chunks]).numpy()
 
 
-def condition_numbers(fitted: Fitted, rows: np.ndarray) -> np.ndarray | None:
+def condition_numbers(
+    fitted: Fitted, rows: np.ndarray, context: int = 0, units: np.ndarray | float = 1.0
+) -> np.ndarray | None:
     """Returns sigma_max / sigma_min of the map from standardized rows to latent, at some rows.
+
+    Rows that are not standardized come with the deviations of their columns.
 
     Jacobians are exact, in float64, and their singular values dense, for every flow alike.
     """
@@ -61,7 +67,8 @@ def condition_numbers(fitted: Fitted, rows: np.ndarray) -> np.ndarray | None:
         torch.autograd.grad(z[:, column].sum(), x, retain_graph=True)[0]
         for column in range(z.shape[1])
     ]
-    jacobians = torch.nan_to_num(torch.stack(lines, 1), nan=torch.inf)
+    jacobians = torch.stack(lines, 1) * torch.as_tensor(units)
+    jacobians = torch.nan_to_num(jacobians[..., context:], nan=torch.inf)
     if not bool(torch.isfinite(jacobians).all()):
         return np.full(len(x), np.inf)
     values = torch.linalg.svdvals(jacobians)

@@ -1,4 +1,4 @@
-"""The densities that kappaflow is compared with: flows of zuko, a Gaussian and a mixture.
+"""The densities that kappaflow is compared with: flows of zuko and normflows, and mixtures.
 
 Nothing of kappaflow takes part in their training.
 """
@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import product
 from time import process_time
 from typing import Any
@@ -17,8 +18,9 @@ import torch
 import zuko
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from torch import nn
+from torch import Tensor, nn
 
+from benchmarks.tables_suite.conditional import MixtureGiven, boosted
 from benchmarks.tables_suite.data import Parts
 from benchmarks.tables_suite.fitted import Fitted, in_chunks, in_float64, standardized
 
@@ -38,6 +40,62 @@ MIXTURE_SEARCH = 0.6  # of the time, where there are more rows
 FLOORS = (1e-6, 1e-4)  # added to the variances of a mixture of standardized columns
 
 
+class RowDensity(nn.Module):
+    """A flow of zuko as the density of the columns of rows after their context."""
+
+    def __init__(self, flow: Any, context: int) -> None:  # noqa: ANN401
+        super().__init__()
+        self.flow: Any = flow
+        self.context = context
+
+    def given(self, rows: Tensor) -> Any:  # noqa: ANN401
+        """Returns the distribution given the context of rows."""
+        return self.flow(rows[:, : self.context] if self.context else None)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Returns log p of rows."""
+        return self.given(rows).log_prob(rows[:, self.context :])
+
+    def to_latent(self, rows: Tensor) -> Tensor:
+        """Returns the latent of rows."""
+        return self.given(rows).transform(rows[:, self.context :])
+
+    def sample(self, rows: Tensor) -> Tensor:
+        """Returns as many samples as rows, at their context."""
+        return self.given(rows).sample(() if self.context else (len(rows),))
+
+
+class NormflowsSplines(RowDensity):
+    """Autoregressive splines of normflows, each after a linear layer, as in its examples."""
+
+    def __init__(self, size: Size, parts: Parts) -> None:
+        nf, layers = import_module("normflows"), []
+        (transforms, width), context = size, parts.context
+        columns = parts.train.shape[1] - context
+        for _ in range(transforms):
+            spline = nf.flows.AutoregressiveRationalQuadraticSpline
+            layers.append(spline(columns, 1, width, context or None, tail_bound=5))
+            layers += [nf.flows.LULinearPermute(columns)] if columns > 1 else []
+        base = nf.distributions.DiagGaussian(columns, trainable=False)
+        super().__init__(nf.ConditionalNormalizingFlow(base, layers), context)
+
+    def split(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns columns and their context."""
+        return rows[:, self.context :], rows[:, : self.context] if self.context else None
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Returns log p of rows."""
+        return self.flow.log_prob(*self.split(rows))
+
+    def to_latent(self, rows: Tensor) -> Tensor:
+        """Returns the latent of rows."""
+        return self.flow.inverse(*self.split(rows))
+
+    def sample(self, rows: Tensor) -> Tensor:
+        """Returns as many samples as rows, at their context."""
+        return self.flow.sample(len(rows), self.split(rows)[1])[0]
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of flow in zuko.
@@ -52,6 +110,14 @@ class Family:
     sizes: tuple[Size, Size]
     options: tuple[tuple[str, Any], ...] = ()
 
+    def build(self, size: Size, parts: Parts) -> RowDensity:
+        """Returns a new flow for a table."""
+        transforms, width = size
+        options = {"transforms": transforms, "hidden_features": (width, width)}
+        kind, columns = getattr(zuko.flows, self.kind), parts.train.shape[1] - parts.context
+        flow = kind(columns, parts.context, **options, **dict(self.options))
+        return RowDensity(flow, parts.context)
+
 
 FAMILIES = {
     "zuko NSF": Family("NSF", ((3, 64), (5, 128))),
@@ -59,6 +125,7 @@ FAMILIES = {
     "zuko NSF coupling": Family("NSF", ((4, 64), (8, 128)), (("passes", 2),)),
     "zuko RealNVP": Family("RealNVP", ((6, 64), (12, 128))),
 }
+Build = Callable[[Size, Parts], "RowDensity"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +155,7 @@ class Outcome:
         restarts: How often the training became non-finite.
     """
 
-    flow: nn.Module
+    flow: RowDensity
     validation: float
     steps: int
     restarts: int
@@ -96,17 +163,30 @@ class Outcome:
 
 def zuko_flow(family: str, recipe: str, parts: Parts, seconds: float, seed: int) -> Fitted:
     """Trains a flow of zuko."""
-    start, kind = process_time(), FAMILIES[family]
+    kind = FAMILIES[family]
+    return trained_flow(kind.build, kind.sizes, recipe, parts, seconds, seed)
+
+
+def trained_flow(
+    build: Build,
+    sizes: tuple[Size, Size],
+    recipe: str,
+    parts: Parts,
+    seconds: float,
+    seed: int,
+) -> Fitted:
+    """Trains a flow by a recipe, which is "fair" or "tutorial"."""
+    start = process_time()
     size, plan, tuned = (3, 64), Plan(1e-3, 256, tutorial=True), {}
     if recipe == "fair":
-        tuned = _tuned(kind, parts, TUNING_SHARE * seconds, seed)
+        tuned = _tuned(build, sizes, parts, TUNING_SHARE * seconds, seed)
         size, rate = min(tuned, key=lambda choice: tuned[choice].validation)
         plan = Plan(rate, 512, tutorial=False)
     left = seconds - (process_time() - start)
-    final = _train(kind, size, plan, parts, left, seed)
+    final = _train(build, size, plan, parts, left, seed)
     found = min((final, *tuned.values()), key=lambda one: one.validation)
     flow = found.flow.eval()
-    exact = in_float64(flow)
+    exact: Any = in_float64(flow)
     details = {
         "transforms": size[0],
         "width": size[1],
@@ -122,22 +202,23 @@ def zuko_flow(family: str, recipe: str, parts: Parts, seconds: float, seed: int)
         "parameters": sum(weights.numel() for weights in flow.parameters()),
     }
     return Fitted(
-        lambda rows: in_chunks(lambda x: flow().log_prob(x), rows),
-        lambda x: exact().transform(x),
+        lambda rows: in_chunks(flow, rows),
+        exact.to_latent,
         details,
+        lambda rows: in_chunks(flow.sample, rows),
     )
 
 
 def _tuned(
-    family: Family, parts: Parts, seconds: float, seed: int
+    build: Build, sizes: tuple[Size, Size], parts: Parts, seconds: float, seed: int
 ) -> dict[tuple[Size, float], Outcome]:
     """Returns short trainings of equal time, by size and learning rate."""
-    choices = list(product(family.sizes, RATES))
+    choices = list(product(sizes, RATES))
     start, found = process_time(), {}
     for number, (size, rate) in enumerate(choices):
         left = seconds - (process_time() - start)
         plan = Plan(rate, 512, tutorial=False)
-        found[size, rate] = _train(family, size, plan, parts, left / (len(choices) - number), seed)
+        found[size, rate] = _train(build, size, plan, parts, left / (len(choices) - number), seed)
     return found
 
 
@@ -146,7 +227,7 @@ def _finite(value: float) -> float | None:
 
 
 def _train(
-    family: Family, size: Size, plan: Plan, parts: Parts, seconds: float, seed: int
+    build: Build, size: Size, plan: Plan, parts: Parts, seconds: float, seed: int
 ) -> Outcome:
     """Returns the best weights within the time, at a lower rate again after non-finite steps."""
     start, best, steps = process_time(), None, 0
@@ -154,7 +235,7 @@ def _train(
         left = seconds - (process_time() - start)
         if best is not None and left <= 0:
             break
-        found, finite = _train_once(family, size, plan, parts, left, seed)
+        found, finite = _train_once(build, size, plan, parts, left, seed)
         steps += found.steps
         if best is None or found.validation < best.validation:
             best = found
@@ -168,12 +249,12 @@ def _train(
 
 
 def _train_once(
-    family: Family, size: Size, plan: Plan, parts: Parts, seconds: float, seed: int
+    build: Build, size: Size, plan: Plan, parts: Parts, seconds: float, seed: int
 ) -> tuple[Outcome, bool]:
     """Returns the best weights of a training, and whether it stayed finite."""
     start = process_time()
     torch.manual_seed(seed)
-    flow = _build(family, size, parts.train.shape[1])
+    flow = build(size, parts)
     average = copy.deepcopy(flow)
     rows = torch.as_tensor(parts.train, dtype=torch.float32)
     held_out = parts.validation[:VALIDATED]
@@ -196,7 +277,7 @@ def _train_once(
         if not plan.tutorial:
             for group in optimizer.param_groups:
                 group["lr"] = plan.learning_rate * _schedule(done)
-        loss = -flow().log_prob(rows[next(batches)]).mean()
+        loss = -flow(rows[next(batches)]).mean()
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(
@@ -207,13 +288,6 @@ def _train_once(
         optimizer.step()
         step += 1
         _update(average, flow, step)
-
-
-def _build(family: Family, size: Size, features: int) -> nn.Module:
-    transforms, width = size
-    kind = getattr(zuko.flows, family.kind)
-    options = {"transforms": transforms, "hidden_features": (width, width)}
-    return kind(features, **options, **dict(family.options))
 
 
 def _batches(rows: int, size: int) -> Any:  # noqa: ANN401
@@ -236,7 +310,7 @@ def _update(average: nn.Module, flow: nn.Module, step: int) -> None:
 
 def _validation(flow: nn.Module, rows: np.ndarray) -> float:
     """Returns the mean negative log-likelihood, inf where it is not finite."""
-    nll = -float(in_chunks(lambda x: flow().log_prob(x), rows).mean())
+    nll = -float(in_chunks(flow, rows).mean())
     return nll if math.isfinite(nll) else math.inf
 
 
@@ -294,7 +368,8 @@ def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
         "converged": bool(best.converged_),
         "bic": tried,
     }
-    return Fitted(best.score_samples, None, details)
+    density = MixtureGiven(best, parts.context)
+    return Fitted(density.log_prob, None, details, lambda rows: density.sample(rows, seed))
 
 
 def _bic(model: GaussianMixture, some: np.ndarray, rows: int) -> float:
@@ -316,7 +391,7 @@ def _iterate(model: GaussianMixture, rows: np.ndarray, until: float) -> None:
                 break
 
 
-def _peer(fit: Callable[..., Fitted], *arguments: str) -> Peer:
+def _peer(fit: Callable[..., Fitted], *arguments: object) -> Peer:
     """Returns a function of a table in its own units, which standardizes it first."""
 
     def fitted(parts: Parts, seconds: float, seed: int) -> Fitted:
@@ -328,6 +403,8 @@ def _peer(fit: Callable[..., Fitted], *arguments: str) -> Peer:
 PEERS: dict[str, Peer] = {
     "Gaussian": _peer(gaussian),
     "mixture": _peer(mixture),
+    "boosted": _peer(boosted),
+    "normflows NSF, fair": _peer(trained_flow, NormflowsSplines, ((3, 64), (5, 128)), "fair"),
     **{
         f"{family}, {recipe}": _peer(zuko_flow, family, recipe)
         for family, recipe in product(FAMILIES, ("fair", "tutorial"))

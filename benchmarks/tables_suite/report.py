@@ -33,8 +33,13 @@ def npz_of(cache: Path, line: Line) -> Path:
     return cache / name.replace(", ", "-").replace(" ", "-")
 
 
-def summary(lines: Iterable[Line], cache: Path, seconds: float) -> dict[str, Any] | None:
-    """Returns the comparison of all models, None where there are no results."""
+def summary(
+    lines: Iterable[Line], cache: Path, seconds: float, *, every: bool = False
+) -> dict[str, Any] | None:
+    """Returns the comparison of all models, None where there are no results.
+
+    Differences are those to the best flow of zuko and to the mixture, or to every other model.
+    """
     latest = {key_of(line): line for line in lines if line["seconds"] == seconds}
     if not latest:
         return None
@@ -51,8 +56,8 @@ def summary(lines: Iterable[Line], cache: Path, seconds: float) -> dict[str, Any
             for table in tables
             if (table, OURS) in scores and (table, other) in scores
         ]
-        for other in (best, MIXTURE)
-        if other in models and OURS in models
+        for other in (models if every else (best, MIXTURE))
+        if other != OURS and other in models and OURS in models
     }
     conditions = {
         f"{table}: {model}": _condition(scores.get((table, model), []))

@@ -107,10 +107,9 @@ def test_our_density_is_that_of_standardized_rows(benchmark, monkeypatch):
     rows = mean + deviation * (rows - rows.mean(0)) / rows.std(0)
     scale, shift = (-np.log(deviation)).tolist(), (-mean / deviation).tolist()
     affine = kf.bijections.ElementwiseAffine(2, log_scale=scale, shift=shift)
-    default = benchmark("tables_suite.default_flow").Default
-    flow = kf.Flow(kf.StandardNormal(2), affine)
-    result = default(flow, steps=0, chosen="affine", history=[], stopped_because="max_time_s")
-    monkeypatch.setattr(ours, "default_flow", lambda *arguments: result)
+    flow = kf.Flow(kf.StandardNormal(2), affine).double()
+    result = fitted.Fitted(lambda x: flow.log_prob(x).detach().numpy(), lambda x: affine(x)[0])
+    monkeypatch.setattr(ours, "default_density", lambda *arguments, **options: result)
     parts = benchmark("tables_suite.data").Parts(rows, rows[:100], rows[100:200], ("a", "b"))
     density = ours.kappaflow_default(parts, 1.0, 0)
     z = fitted.standardized(parts).test
@@ -119,24 +118,39 @@ def test_our_density_is_that_of_standardized_rows(benchmark, monkeypatch):
     assert fitted.condition_numbers(density, z) == pytest.approx(1.0, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ["line", "tails", "modes", "rings", "bent 8", "eight modes"])
+DENSITIES = (
+    *(
+        "line",
+        "tails",
+        "modes",
+        "rings",
+        "bent 8",
+        "eight modes",
+        "line of 3",
+        "spirals",
+        "squares",
+    ),
+    *("spike", "mixture 5", "chain 4, 2,000 rows", "wide and moving", "3 widths", "two ways"),
+)
+
+
+@pytest.mark.parametrize("name", DENSITIES)
 def test_a_density_integrates_to_one_and_is_that_of_the_samples(benchmark, name):
     """By importance sampling from a Student t around the samples, within five standard errors."""
-    tables = benchmark("verdict_tables")
-    density = (tables.DEVELOPMENT | tables.JUDGED)[name].density
-    rng = np.random.default_rng(0)
-    truth = density.sample(40_000, rng)
-    mean, covariance = truth.mean(0), np.cov(truth.T)
+    table, rng = benchmark("known_tables").TABLES[name], np.random.default_rng(0)
+    truth, k = table.density.sample(40_000, rng), table.context
+    mean, covariance = truth[:, k:].mean(0), np.atleast_2d(np.cov(truth[:, k:].T))
     proposal = scipy.stats.multivariate_t(mean, covariance, df=5)
-    rows = proposal.rvs(40_000, random_state=rng)
-    weights = np.exp(density.log_prob(rows) - proposal.logpdf(rows))
+    x = proposal.rvs(40_000, random_state=rng).reshape(len(truth), -1)
+    log_p = table.density.log_prob(np.hstack([truth[:, :k], x]))
+    weights = np.exp(log_p - proposal.logpdf(x))
     assert abs(weights.mean() - 1) < 5 * weights.std() / math.sqrt(len(weights))
     units = np.linalg.inv(np.linalg.cholesky(covariance)).T
     for direction in (*units.T, units.sum(1)):
         for wave in (np.sin, np.cos):
-            ours = weights * wave((rows - mean) @ direction)
-            theirs = wave((truth - mean) @ direction)
-            error = math.hypot(ours.std(), theirs.std()) / math.sqrt(len(rows))
+            ours = weights * wave((x - mean) @ direction)
+            theirs = wave((truth[:, k:] - mean) @ direction)
+            error = math.hypot(ours.std(), theirs.std()) / math.sqrt(len(x))
             assert abs(ours.mean() - theirs.mean()) < 5 * error
 
 
@@ -152,6 +166,33 @@ def test_simulators_agree_with_their_reference_posteriors(benchmark):
         ranks = torch.stack(ranks)
         assert abs(ranks.mean() - 0.5) < 0.05, name
         assert ((ranks - 0.5).abs() > 0.49).double().mean() < 0.06, name
+
+
+def test_shares_and_widths_of_the_truth_are_right(benchmark):
+    """Lines have the mass they are made of; widths are one, and twice as large for twice them."""
+    tables, known = benchmark("known_tables"), benchmark("known")
+    for name, expected in {"line": [0.05], "line of 3": [0.04], "cluster": [0.01]}.items():
+        rows = known.rows_of(name, "test", 100_000)
+        assert tables.shares(name, rows) == pytest.approx(expected, rel=0.1)
+    for name, step in tables.WIDTHS.items():
+        rows, k = known.rows_of(name, "test", 50_000), tables.TABLES[name].context
+        assert tables.widths(name, rows) == pytest.approx(1, abs=0.06)
+        rows[:, k] = 2 * rows[:, k] - step(rows[:, :k])[1]
+        assert tables.widths(name, rows) == pytest.approx(2, abs=0.12)
+
+
+@pytest.mark.parametrize("model", ["mixture", "boosted"])
+def test_a_peer_is_a_density_given_the_context(benchmark, model):
+    """It integrates to one over a grid, and its samples have the mean of the truth there."""
+    tables, models = benchmark("known_tables"), benchmark("known_models")
+    table, grid = tables.TABLES["branches"], np.linspace(-4, 4, 4001)
+    rows = table.density.sample(1000, np.random.default_rng(0))
+    fitted = models.fit(model, table, rows, 0.5, 0)
+    at = np.stack([np.full_like(grid, 0.5), grid], 1)
+    mass = np.exp(fitted.log_prob(at))
+    assert np.trapezoid(mass, grid) == pytest.approx(1, abs=0.01)
+    mean = np.trapezoid(mass * grid, grid)
+    assert fitted.sample is None or abs(fitted.sample(at).mean() - mean) < 0.1
 
 
 @pytest.mark.parametrize("name", ["8 couplings", "8 couplings, an LU layer of 1e6"])

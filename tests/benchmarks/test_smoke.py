@@ -153,8 +153,8 @@ def test_a_comparison_on_tables_runs_and_resumes(benchmark, tmp_path, monkeypatc
     parts = data.Parts(rows[:1200], rows[1200:1350], rows[1350:], ("x", "y"))
     monkeypatch.setattr(data, "load", lambda name: parts)
 
-    def measured_in_this_process(jobs, cache, at_once):
-        yield from (command.measured(job, cache) for job in jobs)
+    def measured_in_this_process(measure, jobs, cache, at_once):
+        yield from (measure(job, cache) for job in jobs)
 
     monkeypatch.setattr(command, "_measured", measured_in_this_process)
     ticking(0.02)
@@ -190,3 +190,17 @@ def test_posteriors_run_to_their_page_and_resume(benchmark, tmp_path, monkeypatc
     assert 1 < ours["condition_p95"][0] < 10 and theirs["inside"] == 10 * [1]
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     assert "| gaussian_linear | 0." in text_of(tmp_path, "measuring")
+
+
+@pytest.mark.slow
+def test_known_densities_run_to_their_page(benchmark, tmp_path, monkeypatch):
+    """Logarithms of lognormal columns are normal. A second run trains nothing."""
+    here = lambda measure, jobs, cache, at_once: (measure(job, cache) for job in jobs)  # noqa: E731
+    monkeypatch.setattr(benchmark("tables_suite.command"), "_measured", here)
+    options = {"only": ["wide and moving, 2,000 rows", "lognormal 3"], "results": tmp_path}
+    for _ in range(2):
+        benchmark("known").known(models=["mixture", "boosted"], cache=tmp_path, **options)
+    lines = [*map(json.loads, (tmp_path / "known-known.jsonl").read_text().splitlines())]
+    assert [line["test"] < 0.02 for line in lines if "test" in line] == [False, True, False]
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
+    assert "| wide and moving, 2,000 rows | " in (tmp_path / "benchmarks.md").read_text("utf-8")
