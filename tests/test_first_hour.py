@@ -78,7 +78,7 @@ def test_a_report_repeats_the_warnings_of_the_fit(rows, tmp_path):
     """The page never says that no problem was found where `fit` warned."""
     x = np.column_stack([rows[:, 0], rows[:, 1].round()])
     with pytest.warns(DataWarning):
-        result = kf.fit(small(), x, **FEW)
+        result = kf.fit(small(), x, repair="keep", **FEW)
     page = result.report(tmp_path / "report.html").read_text("utf-8")
     assert "whole numbers" in page
     assert "rows that the training never used" not in page

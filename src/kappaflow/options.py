@@ -59,7 +59,7 @@ CouplingKind = Literal["affine", "additive"]
 Dequantization = Literal["uniform", "variational"]
 
 # What happens to rows that have no density, or that repeat earlier ones.
-Repair = Literal["drop", "jitter", "dequantize"]
+Repair = Literal["drop", "jitter", "dequantize", "keep"]
 Duplicates = Literal["keep", "drop", "weigh"]
 
 # Linear maps as couplings.
@@ -344,8 +344,8 @@ class TableOptions:
         where: Conditions that the rows to train on have to meet, such as class=g.
         repair: Fix data that has no density: drop the rows or columns concerned, jitter the
             columns, or dequantize rounded columns. dequantize adds uniform noise exactly as wide
-            as one step of the values, also to rows to score: the likelihood is then a bound. The
-            noise of a row follows from its number and the column.
+            as one step of the values, also to rows to score: the likelihood is then a bound, and
+            samples are rounded back. Default: only for columns of few values; keep adds none.
         decimal: Decimal sign of a text file, a point or a comma. Default: detected; needed where
             1,234 can be 1.234 or 1234.
         missing: Values that mean a missing one, such as -999 or n.a.; each repair leaves out such

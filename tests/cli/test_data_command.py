@@ -2,11 +2,12 @@
 
 import json
 import shlex
+from io import StringIO
 
 import numpy as np
 import pandas as pd
 import pytest
-from tests.cli.conftest import refused
+from tests.cli.conftest import SMALL, refused
 
 from kappaflow.data import examine
 
@@ -51,6 +52,21 @@ def test_a_fit_with_the_suggested_options_has_no_such_problem_left(run, path, tm
     result = run("fit", path, "--out", tmp_path / "run", *shlex.split(options), *words)
     findings = json.loads(result.out)["findings"]
     assert not [finding for finding in findings if finding["code"] in ("KF603", "KF608")]
+
+
+def test_a_fit_adds_noise_to_counts_and_its_samples_are_counts(run, path, tmp_path):
+    """It says so, and leaves them as they are with an option."""
+    data = run("data", path, "--columns", "count").out
+    assert "a fit adds uniform noise of width 1 unless --repair is given" in data
+    assert "Options" not in data
+    words = ("fit", path, "--columns", "mass", "count", *SMALL, "--json")
+    notes = json.loads(run(*words, "--out", tmp_path / "noise").out)["notes"]
+    (note,) = [note for note in notes if "to 'count' (1): the likelihood is a bound" in note]
+    assert note.endswith("; --repair keep leaves them as they are")
+    samples = pd.read_csv(StringIO(run("sample", tmp_path / "noise", "-n", 300, "--out", "-").out))
+    assert set(samples["count"]) <= set(range(20)) and (samples["mass"] % 1 != 0).all()
+    kept = json.loads(run(*words, "--out", tmp_path / "kept", "--repair", "keep").out)
+    assert kept["likelihood"] == "exact" and "whole numbers" in kept["verdict"]
 
 
 def test_files_that_are_no_tables_are_refused(run, path):

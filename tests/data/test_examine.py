@@ -102,7 +102,7 @@ CASES = {  # values, and the codes, columns and messages of their problems
     "a fraction": (changed(3, [0.5, *np.rint(HEALTHY[1:, 3] * 1e6)]), []),
     "a rounded column": (
         np.column_stack([MANY[:, 0].round(3), MANY[:, 1].round(1), MANY[:, 2:]]),
-        [("rounded", "x1", "noise of width 0.1 (repair='dequantize')")],
+        [("rounded", "x1", "adds uniform noise of width 0.1 unless repair= is")],
     ),
     "an offset": (LARGE, [("large-offset", "x0", "or leave the column out (exclude=['x0'])")]),
     **{

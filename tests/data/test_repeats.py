@@ -68,10 +68,12 @@ def rounded(seed: int, rows: int = 20_000) -> np.ndarray:
 )
 def test_repeats_that_rounding_explains_do_not_warn(make) -> None:  # noqa: ANN001
     """At an edge, in counts, near a line, with labels, in float32, among few values."""
-    prepared = prepare_table(load_table(make(np.random.default_rng(0))))
+    table = load_table(make(np.random.default_rng(0)))
+    prepared = prepare_table(table, repair="keep")
     assert not prepared.repeats.unexpected and prepared.repeats.total > 0
     assert "rows repeat earlier rows: all are kept, and copies stay in" in prepared.notes[-1]
     assert not any("repeat" in message for message in prepared.warnings)
+    assert "rows repeat earlier rows: all are kept" in prepare_table(table).notes[-1]
 
 
 def test_pasted_rows_warn_with_their_number() -> None:

@@ -16,7 +16,8 @@ from kappaflow.data import (
     split,
 )
 from kappaflow.data.prepare import prepare_table
-from kappaflow.data.rounding import point_masses, resolution
+from kappaflow.data.rounding import coarse_columns, grid_of, point_masses, resolution
+from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 
 
@@ -158,6 +159,78 @@ def test_noise_is_uniform_and_exactly_as_wide_as_a_step() -> None:
     assert (dequantize(table, {"x0": 0.1}, seed=1).values != result.values)[:, 0].all()
 
 
+G, N = np.random.default_rng(0), 3000
+NORMAL = G.normal(size=N)
+COARSE = {  # columns of few values, and the width of their steps; None for all others
+    "counts": (G.poisson(3, N), 1.0),
+    "rare events": (G.poisson(0.05, N), 1.0),
+    "counts with a heavy tail": ((1 + G.pareto(0.8, N)).astype(int), 1.0),
+    "0 and 1": (G.integers(0, 2, N), 1.0),
+    "one decimal": (NORMAL.round(1), 0.1),
+    "steps of 5": (5 * G.integers(3, 40, N), 5.0),
+    "three decimals": (NORMAL.round(3), None),
+    "16 bits": ((30_000 + 3000 * NORMAL).round(), None),
+    "populations": (np.exp(9 + 1.5 * NORMAL).round(), None),
+    "identifiers": (G.permutation(10 * N)[:N], None),
+    "mostly 0": (np.where(G.random(N) < 0.9, 0, (30 * NORMAL).round(2)), None),
+    "continuous": (NORMAL, None),
+    "few rows": (G.poisson(3, 40), None),
+}
+
+
+@pytest.mark.parametrize("name", COARSE)
+def test_columns_of_few_values_get_noise_by_default(name: str) -> None:
+    """As wide as a step, and a sentence; "keep" leaves them, and a context never gets any."""
+    column, step = COARSE[name]
+    table = load_table(np.stack([column, G.normal(size=len(column))], axis=1).astype(float))
+    assert coarse_columns(table) == ({} if step is None else {"x0": step})
+    prepared = prepare_table(table)
+    noise = np.abs(prepared.table.values - table.values).max(0)
+    assert noise[1] == 0 and (noise[0] == 0 if step is None else 0.4 < noise[0] / step <= 0.5)
+    added = [text for text in prepared.warnings if text.startswith("added")]
+    assert [f"'x0' ({step:g}): the" in text for text in added] == ([] if step is None else [True])
+    in_context = load_table(table.values, context=["x0"])
+    others = prepare_table(table, repair="keep"), prepare_table(table, duplicates="weigh")
+    assert not any(other.table.grids for other in (*others, prepare_table(in_context)))
+
+
+GRIDS = {  # values, their step and domain; numbers, and the values next to them
+    "counts": ([0] * 9 + [1, 2, 2, 3], 1.0, None, [-7, -0.6, 0.4, 2.6, 5.2], [0, 0, 0, 3, 5]),
+    "counts above 0": ([2, 3, 3, 4, 9], 1.0, None, [-0.8, 0.6, 11.4], [0, 1, 11]),
+    "a die": ([*range(1, 7)] * 5, 1.0, None, [-1, 0.4, 6.6, 3.5001], [1, 1, 6, 4]),
+    "decimals": ([-4.3, 0.1, 0.3, 7.2], 0.1, None, [-9.26, 0.26, 7.9], [-9.3, 0.3, 7.9]),
+    "halves": ([0.5, 1.5, 4.5], 1.0, None, [-2, 0.9, 6.2], [0.5, 0.5, 6.5]),
+    "hours": (
+        [*range(24)] * 9,
+        1.0,
+        Interval(0, 24, circular=True),
+        [23.6, 0.2, 23.4],
+        [0, 0, 23],
+    ),
+    "bounds": ([3, 4, 5, 7], 1.0, Interval(1.5, 8), [0.2, 1.6, 7.6, 11], [3, 3, 7, 7]),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_samples_are_rounded_to_values_inside_of_hard_ends(name: str) -> None:
+    """Exactly, so that they are written as short as the values; tails may go on."""
+    values, step, domain, numbers, expected = GRIDS[name]
+    grid = grid_of(np.array(values, dtype=float), step, domain)
+    assert grid.nearest(np.array(numbers, dtype=float)).tolist() == expected
+    back = grid.nearest(np.array(values) + step * G.uniform(-0.49, 0.49, len(values)))
+    assert back.tolist() == values
+
+
+def test_each_part_of_a_split_has_the_same_few_values() -> None:
+    """With noise; and a code for missing values is named though it gets noise too."""
+    counts = G.poisson(3, (900, 1)).astype(float)
+    parts = [np.rint(part.values) for part in split(prepare_table(load_table(counts)).table)]
+    assert all(len(np.unique(part)) > 4 for part in parts)
+    counts[:30] = -999
+    table = load_table(np.hstack([counts, G.normal(size=(900, 1))]))
+    assert any("if it stands for a missing value" in text for text in prepare(table)[1])
+
+
 def test_repair_dequantizes_rounded_columns_only() -> None:
     """And says so; rows with holes are dropped as in other repairs, relations still stop."""
     x = np.random.default_rng(0).normal(size=(300, 3))
@@ -180,7 +253,7 @@ def test_noise_stays_in_the_domain_of_a_column() -> None:
     x = np.random.default_rng(0).exponential(size=(500, 1)).round(1)
     assert (x == 0).any()
     prepared = prepare_table(load_table(x), bounds={"x0": "positive"}, repair="dequantize")
-    assert (prepared.table.values > 0).all() and prepared.widths == {"x0": 0.1}
+    assert (prepared.table.values > 0).all() and prepared.table.widths == {"x0": 0.1}
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:

@@ -52,7 +52,7 @@ ALL = {
 
 def test_each_finding_on_data_is_reported_once_on_each_path(frame, tmp_path):
     """By a fit, by the doctor on the run and on other rows, and in Python."""
-    run, path = fitted(frame, tmp_path)
+    run, path = fitted(frame, tmp_path, repair="keep")
     flow = kf.load(run.folder)
     assert of_data(run.result.findings) == ALL
     assert of_data(diagnose_run(run.folder)[0].findings) == ALL
@@ -60,7 +60,7 @@ def test_each_finding_on_data_is_reported_once_on_each_path(frame, tmp_path):
     assert of_data(kf.doctor(flow, frame).findings) == ALL
     assert "holds only 0 and 1" in run.result.verdict
     with pytest.warns(kf.errors.DataWarning):
-        assert of_data(kf.fit(flow, frame, **SETTINGS).findings) == ALL
+        assert of_data(kf.fit(flow, frame, repair="keep", **SETTINGS).findings) == ALL
 
 
 def test_bounds_and_noise_that_the_flow_has_are_no_findings(frame, tmp_path):

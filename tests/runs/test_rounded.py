@@ -1,16 +1,27 @@
 """A run on rounded columns: the same rows, noise and notes wherever they are asked for."""
 
-import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.data import chunks, load_table, split
-from kappaflow.estimator import FlowDensity, FlowOutlierDetector
-from kappaflow.files import CONFIG
-from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run, score_run, write_scores
+from kappaflow.data import chunks, load_table, split, write_table
+from kappaflow.data.prepare import prepare_table
+from kappaflow.estimator import ConditionalFlowDensity, FlowDensity, FlowOutlierDetector
+from kappaflow.runs import (
+    ModelConfig,
+    TableConfig,
+    diagnose_run,
+    fit_run,
+    sample_run,
+    score_run,
+    write_scores,
+)
+from kappaflow.runs.stored import open_run
+from kappaflow.runs.tables import TABLES
 
 MODEL = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})
 SETTINGS = {"progress": False, "max_epochs": 2, "batch_size": 200}
@@ -36,17 +47,6 @@ def run(path):
     """A run on them, with noise in both columns."""
     source = TableConfig(str(path), repair="dequantize", bounds=["x1=positive"])
     return fit_run(source, MODEL, path.parent / "run", **SETTINGS)
-
-
-def test_the_widths_of_the_noise_are_stored_and_the_likelihood_is_a_bound(run):
-    """In config.json, result.json and the notes of the report."""
-    stored = json.loads((run.folder / CONFIG).read_text())["run"]
-    assert stored["widths"] == {"x0": 0.1, "x1": 1.0}
-    assert run.result.likelihood == "bound"
-    notes = json.loads((run.folder / "report.json").read_text())["result"]["notes"]
-    assert any(
-        "noise as wide as a step of their values to 'x0' (0.1), 'x1' (1)" in n for n in notes
-    )
 
 
 def test_scores_of_the_data_are_those_of_the_rows_that_were_trained_on(run, path, tmp_path):
@@ -83,11 +83,11 @@ def test_the_doctor_examines_the_noisy_rows(run, path):
 
 def test_the_command_and_python_keep_the_same_rows(x, path):
     """And say the same of those that repeat others, without a warning."""
-    tables = TableConfig(str(path)).load()
+    tables = TableConfig(str(path), repair="keep").load()
     torch.manual_seed(0)
     flow = kf.real_nvp(2, depth=2, hidden=(8,))
     with pytest.warns(kf.errors.DataWarning) as caught:
-        result = kf.fit(flow, x, **SETTINGS)
+        result = kf.fit(flow, x, repair="keep", **SETTINGS)
     (text,) = [note for note in result.notes if "repeat" in note]
     assert text in tables.notes and text.endswith("copies stay in one part of the split")
     assert not any("repeat" in str(warning.message) for warning in caught)
@@ -95,6 +95,74 @@ def test_the_command_and_python_keep_the_same_rows(x, path):
     assert sum(map(len, parts)) == len(x)
     rows = np.vstack([t.values for t in (tables.train, tables.validation, tables.test)])
     np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(x, axis=0))
+
+
+@pytest.fixture(scope="module")
+def counts(tmp_path_factory):
+    """A file of counts, one decimal, whole numbers of 16 bits, and a context of 0 and 1."""
+    g, path = np.random.default_rng(1), tmp_path_factory.mktemp("counts") / "t.csv"
+    columns = {"count": g.poisson(0.7, 900), "size": g.normal(size=900).round(1)}
+    more = {"adc": g.normal(3e4, 3e3, 900).round(), "side": g.integers(0, 2, 900)}
+    write_table(columns | more, str(path))
+    return path
+
+
+def check_values(samples):
+    """Counts from 0 on, numbers with one decimal, and continuous ones."""
+    np.testing.assert_array_equal(samples[:, 0], np.rint(samples[:, 0]))
+    np.testing.assert_array_equal(samples[:, 1], samples[:, 1].round(1))
+    assert samples[:, 0].min() == 0 and (samples[:, 1:] != np.rint(samples[:, 1:])).any(0).all()
+
+
+def test_a_run_on_counts_samples_counts(counts, tmp_path):
+    """As its configuration says; the widths alone, which older runs have, round nothing."""
+    source = TableConfig(str(counts), context=["side"])
+    assert fit_run(source, MODEL, tmp_path / "run", **SETTINGS).result.likelihood == "bound"
+    run = open_run(tmp_path / "run", None)
+    assert run.config.widths == {"count": 1.0, "size": 0.1}
+    samples = sample_run(tmp_path / "run", 2, context=str(counts))
+    check_values(np.stack([*samples.values()], axis=1)[:, :3])
+    assert np.isfinite(score_run(tmp_path / "run", str(counts))["log_prob"]).all()
+    older = replace(run, config=run.config.model_copy(update={"grids": {}}))
+    noisy = TABLES.samples(older, 2, context=str(counts)).together()["count"]
+    assert 0 < np.abs(noisy - samples["count"]).max() < 3
+
+
+FITS = [kf.fit_auto, partial(kf.fit, kf.real_nvp(3, depth=2, hidden=(8,)))]
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+@pytest.mark.parametrize("fit", FITS)
+def test_python_fits_counts_with_noise_and_says_that_the_flow_is_continuous(counts, fit, tmp_path):
+    """The values are those of the table of the result, and of a run in a folder."""
+    with pytest.warns(kf.errors.DataWarning, match="to 'count' .* but flow.sample does not"):
+        result = fit(counts, exclude="side", out=tmp_path / "run", **SETTINGS)
+    samples = result.flow.sample(50).double().numpy()[:, 0]
+    values = result.train.grids["count"].nearest(samples)
+    assert (values != samples).all() and set(values) <= set(range(9))
+    check_values(np.stack([*sample_run(tmp_path / "run", 300).values()], axis=1))
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+def test_estimators_sample_counts(counts):
+    """Quantiles are counts too; features get no noise."""
+    x, settings = load_table(counts).values, {"depth": 2, "hidden": (8,), "max_epochs": 2}
+    check_values(FlowDensity(**settings).fit(x[:, :3]).sample(300, random_state=0))
+    kept = FlowDensity(repair="keep", **settings).fit(x[:, :3])
+    assert not np.isin(kept.sample(9), range(9)).any()
+    conditional = ConditionalFlowDensity(**settings).fit(x[:, 1:], x[:, 0])
+    for values in (conditional.sample(x[:90, 1:]), conditional.quantile(x[:, 1:], 0.1)):
+        assert np.isin(values, range(9)).all() and set(conditional._grids) == {"y0"}
+
+
+def test_samples_are_compared_as_the_values_that_they_are_rounded_to():
+    """A flow with the right share of each value is right, whatever its density between them."""
+    x = np.random.default_rng(0).normal(size=(4000, 2)).round()
+    table = prepare_table(load_table(x)).table
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    assert kf.two_sample(flow, table).level == kf.doctor(flow, table).goodness.level == "good"
+    assert kf.two_sample(flow, replace(table, grids={})).level != "good"
+    assert kf.two_sample(flow, replace(table, values=table.values + 1)).level == "bad"
 
 
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")

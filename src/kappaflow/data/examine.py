@@ -77,9 +77,12 @@ class Examination(Summary, Sequence[Problem]):
         if set(self.table.columns) <= {*exclude, *context}:
             context = []
         codes = [f"{p.evidence['value']:g}" for p in self if p.code == "sentinel"]
-        repairs = {REPAIRS.get(problem.code) for problem in self}
+        by_default = [problem for problem in self if "step" in problem.evidence]
+        repairs = {REPAIRS.get(problem.code) for problem in self if problem not in by_default}
         if any(d.at_an_end(self.table.by_column[n]).any() for n, d in self.edges.items()):
             repairs.add("jitter")
+        if repairs - {None} and by_default:  # the noise that no repair adds
+            repairs.add("dequantize")
         repair = next((name for name in ("dequantize", "jitter", "drop") if name in repairs), None)
         options = {
             "exclude": list(dict.fromkeys(exclude)),

@@ -1,6 +1,6 @@
 """Examines a table, then repairs it or refuses it, so that a flow can be fitted to it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +17,8 @@ from kappaflow.data.edges import edges_of
 from kappaflow.data.naming import JITTER, REPAIRS, listed, named_rows
 from kappaflow.data.problems import Problem, complete_rows, messages_of, notes_of, problems_of
 from kappaflow.data.raw import quoted
-from kappaflow.data.rounding import dequantize, resolutions
-from kappaflow.data.table import Table, whole_columns
+from kappaflow.data.rounding import coarse_columns, dequantize, grid_of, resolutions
+from kappaflow.data.table import Grid, Table, whole_columns
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import Repair, option
@@ -32,6 +32,7 @@ REASONS = {
     "constant": "constant",
     "dependent-columns": "linear in other columns",
 }
+ROUNDED = {"integer-valued", "rounded", "two-values", "atom"}  # problems that noise solves
 FEW_ROWS = 50  # rows to train on, below which no verdict is green
 DONE: dict[Duplicates, str] = {
     "keep": "all are kept, and copies stay in one part of the split",
@@ -50,7 +51,8 @@ def prepare(table: Table, *, repair: Repair | None = None) -> tuple[Table, tuple
             and the fewest columns whose removal ends linear dependence; "jitter" keeps them and
             adds Gaussian noise of 1e-3 of their standard deviation (1e-3 to a constant column);
             "dequantize" adds uniform noise to all columns that are rounded, exactly as wide as a
-            step of their values.
+            step of their values. None does so for columns of few values, such as counts; "keep"
+            leaves them as they are, and is None otherwise.
 
     Returns:
         The table, and one sentence for each repair and each warning.
@@ -74,14 +76,12 @@ def prepare(table: Table, *, repair: Repair | None = None) -> tuple[Table, tuple
 class PreparedTable:
     """A table that a flow can be fitted to, not split yet, and how it was prepared.
 
-    `widths` has the width of the uniform noise that was added to rounded columns. `repeats` counts
-    rows that repeat earlier ones, before any were dropped. `warnings` say what was repaired, and
-    what may be wrong.
+    `repeats` counts rows that repeat earlier ones, before any were dropped. `warnings` say what
+    was repaired, and what may be wrong. `table.grids` has the columns that noise was added to.
     """
 
     table: Table
     domains: dict[str, Interval]
-    widths: dict[str, float]
     repeats: Repeats
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -115,29 +115,37 @@ def prepare_table(
     settled = settle_duplicates(table, duplicates)
     repeats = repeats_of(table.select(complete_rows(table)))
     by_column = domains_of(bounds, settled) if domains is None else dict(domains)
-    rounded = resolutions(settled) if repair == "dequantize" else ()
+    find = resolutions if repair == "dequantize" else coarse_columns
+    # by default too, unless copies count by a weight, which noise would make different
+    adds = repair == "dequantize" or (repair is None and duplicates != "weigh")
+    repair = None if repair == "keep" else repair
+    rounded = find(settled) if adds and by_column else ()
     result, changes = clip_to_domain(
         settled, by_column, repair=repair, offered=offered, rounded=rounded
     )
     result, repairs, problems = _repaired(result, repair, offered)
-    widths = resolutions(result) if repair == "dequantize" else {}
-    if widths:
-        result = dequantize(result, widths)
-        repairs += (_noise_added(widths),)
-        problems = problems_of(result, with_repeats=False)
+    done = DONE[duplicates]
+    if widths := find(result) if adds else {}:
+        values = result.by_column
+        grids = {n: grid_of(values[n], width, by_column.get(n)) for n, width in widths.items()}
+        result = noisy(result, grids, by_column)
+        repairs += (_noise_added(widths, by_default=repair is None),)
+        problems = [p for p in problems if p.code not in ROUNDED or p.columns[0] not in grids]
+        by_chance = not repeats.unexpected and 2 * repeats.total >= len(settled)
+        if duplicates == "keep" and by_chance:  # a split of few different rows would part cells
+            result, done = replace(result, groups=None), "all are kept"
     shapes = notes_of(result, edges_of(result, by_column), by_column)
     notes, warnings = (*table.notes, *messages_of(shapes)), messages_of(problems)
     if repeats.unexpected and duplicates == "keep":
         warnings.append(f"{repeats.sentence}: {DONE[duplicates]}")
     elif repeats.total:
-        notes += (f"{repeats.sentence}: {DONE[duplicates]}",)
+        notes += (f"{repeats.sentence}: {done}",)
     if jitter:
         result = jitter_columns(result, jitter)
         notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(jitter)}",)
     return PreparedTable(
         table=unwrap_circles(result, by_column),
         domains=by_column,
-        widths=widths,
         repeats=repeats,
         notes=notes,
         warnings=(*changes, *repairs, *warnings),
@@ -160,9 +168,12 @@ def few_to_train_on(rows: int) -> tuple[str, ...]:
     )
 
 
-def noisy(table: Table, widths: dict[str, float], domains: Domains) -> Table:
-    """Returns other rows for a prepared table, with noise of the same widths."""
-    return unwrap_circles(dequantize(table, widths), domains) if widths else table
+def noisy(table: Table, grids: Mapping[str, Grid], domains: Domains) -> Table:
+    """Returns rows with the noise of a prepared table on rounded columns."""
+    if not grids:
+        return table
+    result = dequantize(table, {name: grid.step for name, grid in grids.items()})
+    return replace(unwrap_circles(result, domains), grids=grids)
 
 
 def jitter_columns(table: Table, names: Sequence[str]) -> Table:
@@ -238,11 +249,16 @@ def _jitter(
     return replace(table, values=values, integer_columns=kept)
 
 
-def _noise_added(widths: dict[str, float]) -> str:
-    noise = ", ".join(f"{name!r} ({width:.6g})" for name, width in widths.items())
+def _noise_added(widths: dict[str, float], *, by_default: bool) -> str:
+    names: dict[str, list[str]] = {}
+    for name, width in widths.items():
+        names.setdefault(f" ({width:.6g})", []).append(name)
+    noise = ", ".join(quoted(alike) + width for width, alike in names.items())
+    keep = f"; {option('repair', 'keep')} leaves them as they are" if by_default else ""
     return (
         f"added uniform noise as wide as a step of their values to {noise}: the likelihood is "
-        "a bound on that of the rounded values, in the units of the columns"
+        "a bound on that of the rounded values, in the units of the columns, and kappaflow sample "
+        f"and the estimators round their samples, but flow.sample does not{keep}"
     )
 
 

@@ -18,7 +18,7 @@ from kappaflow.data.naming import (
     named_rows,
 )
 from kappaflow.data.raw import NO_MISSING, identifiers, quoted, running
-from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
+from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of, resolution
 from kappaflow.data.statistics import (
     Sentinel,
     relations,
@@ -292,33 +292,41 @@ def _badly_scaled(table: Table) -> list[Problem]:
 
 def _rounded(table: Table) -> list[Problem]:
     """Returns the columns of whole numbers, and those rounded to steps that a flow resolves."""
-    problems = []
-    for name, step in coarse_columns(table).items():
-        special = _special(name, table.by_column[name])
+    problems, coarse = [], coarse_columns(table)
+    for name, column in table.by_column.items():
+        is_whole = name in table.integer_columns
+        step = coarse.get(name) or (resolution(column) if is_whole else None)
+        if step is None:
+            continue
         noise = f"add uniform noise of width {step:.6g} ({option('repair', 'dequantize')})"
+        others = ", or leave it out or use it as context"
+        if name in coarse:
+            unless, others = f"unless {option('repair')} is given", ""
+            noise = f"a fit adds uniform noise of width {step:.6g} {unless}"
         problem = (
             "rounded",
             f"column '{name}' is rounded to {step:.6g}, and a density can grow without bound on "
             f"its values: {noise}",
         )
-        if name in table.integer_columns:
-            problem = special or (
+        if is_whole:
+            problem = _special(name, column, noise) or (
                 "integer-valued",
                 f"column '{name}' holds whole numbers only, and a density can grow without bound "
-                f"on them: {noise}, or leave it out or use it as context",
+                f"on them: {noise}{others}",
             )
-        problems.append(_problem(*problem, (name,)))
+        evidence = {"step": step} if name in coarse else {}
+        problems.append(replace(_problem(*problem, (name,)), evidence=evidence))
     return problems
 
 
-def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
+def _special(name: str, column: FloatArray, noise: str) -> tuple[str, str] | None:
     """Returns code and message of whole numbers of two values, or that count the rows."""
     out = f"leave it out ({option('exclude', [name])})"
     distinct = np.unique(column)
     if len(distinct) == 2:
         return "two-values", (
             f"column '{name}' holds only {distinct[0]:g} and {distinct[1]:g}, on which a density "
-            f"can grow without bound: {out} or use it as context"
+            f"can grow without bound: {noise}; {out} or use it as context if it is a category"
         )
     for ends, what, kind in (
         (running([column]), "counts the rows", ""),

@@ -1,13 +1,15 @@
 """The resolution that the values of a column are rounded to, and values that hold a point mass."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import pdtrc
 
 from kappaflow.data.naming import BoolArray, FloatArray, IntArray
-from kappaflow.data.table import Table, whole_columns
+from kappaflow.data.table import Grid, Table, whole_columns
+from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError
 
 POINT_MASS_SHARE = 0.001  # of the rows: the likelihood of fewer hardly shows
@@ -17,7 +19,10 @@ FALSE_ALARM = 1e-3  # of a column in which no value holds a point mass
 NEIGHBORS = 50  # rows on each side of a value that estimate the density there
 SMALLEST_STEP = 100  # float errors: a finer grid cannot be detected
 FLOAT_ERRORS = 4  # units in the last place that a value may be off its grid
-COARSE = 0.005  # of the standard deviation: a flow resolves steps of this width
+COARSE = 0.005  # of the spread: a flow resolves steps of this width
+COARSE_ROWS = 50  # fewest rows whose values are called few
+NEAR = 1e-3  # steps that a number may be off the grid by rounding errors
+CENTRAL = (0.16, 0.84)  # levels of the quantiles that are two standard deviations apart
 STREAM = 0xD1B54A32D192ED03  # noise must not repeat the draws of data made with a small seed
 
 
@@ -111,18 +116,20 @@ def resolutions(table: Table) -> dict[str, float]:
 
 
 def coarse_columns(table: Table) -> dict[str, float]:
-    """Returns the resolution of the columns whose steps a flow can resolve, or that are whole.
+    """Returns the resolution of the columns whose steps a flow can resolve.
 
-    These are columns of whole numbers, and columns in which a step is above 0.5 % of the standard
-    deviation and values are shared by two rows on average.
+    There are 50 rows or more, two rows or more for each value on average, and a step is above
+    0.5 % of the spread. The spread is the standard deviation, or half the range of the central
+    68 % of the values if that is less: a few large counts do not hide that most are small.
     """
     result = {}
     for name, step in resolutions(table).items():
         column = table.by_column[name]
-        column = column[np.isfinite(column)]
-        spread = float(np.std(column / step))
-        shared = len(column) >= 2 * len(np.unique(column))
-        if name in table.integer_columns or (shared and COARSE * spread < 1):
+        steps = column[np.isfinite(column)] / step
+        low, high = np.quantile(steps, CENTRAL)
+        spread = min(float(np.std(steps)), (high - low) / 2 or math.inf)
+        fewest = max(COARSE_ROWS, 2 * len(np.unique(steps)))
+        if len(steps) >= fewest and COARSE * spread < 1:
             result[name] = step
     return result
 
@@ -233,18 +240,51 @@ def dequantize(table: Table, widths: dict[str, float], *, seed: int = 0) -> Tabl
         >>> bool((abs(noisy.values - table.values) <= 0.5).all()), noisy.integer_columns
         (True, ())
     """
-    values = table.values.copy()
+    values, grids = table.values.copy(), dict(table.grids)
     for name, width in widths.items():
         if name not in table.columns:
             raise ArgumentError(f"'widths' names column {name!r}, which is not modeled.")
         if not (math.isfinite(width) and width > 0):
             raise ArgumentError(f"'widths' should be positive, got {width!r} for {name!r}.")
         index = table.columns.index(name)
+        grids[name] = Grid(width, _origin(values[:, index], width))
         values[:, index] += width * (_uniform(table.rows, index, seed) - 0.5)
     integers = whole_columns(values, table.columns)
     kept = tuple(name for name in table.integer_columns if name not in widths or name in integers)
-    noise = {**table.widths, **widths}
-    return replace(table, values=values, integer_columns=kept, widths=noise)
+    return replace(table, values=values, integer_columns=kept, grids=grids)
+
+
+def grid_of(column: FloatArray, step: float, domain: Interval | None) -> Grid:
+    """Returns the grid of a rounded column of finite values, with the ends that its samples have.
+
+    The least and the greatest value are ends if at least 5 rows hold them, as not in a tail, or
+    the domain of the column ends there. 0 is an end if no value is below.
+    """
+    least, greatest = float(column.min()), float(column.max())
+    origin = _origin(column, step)
+    start, end = (None, None) if domain is None else (domain.low, domain.high)
+    if domain is not None and domain.circular:
+        return Grid(step, origin, start, end, circular=True)
+    low = origin % step if least >= 0 else None
+    if start is not None or (column == least).sum() >= POINT_MASS_ROWS:
+        low = least
+    is_end = end is not None or (column == greatest).sum() >= POINT_MASS_ROWS
+    return Grid(step, origin, low, greatest if is_end else None)
+
+
+def _origin(column: FloatArray, step: float) -> float:
+    """Returns a value of a grid: 0 if it is one, as of most grids."""
+    value = float(next(iter(column[np.isfinite(column)]), 0.0))
+    return 0.0 if abs(value - step * round(value / step)) < NEAR * step else value
+
+
+def rounded_samples(
+    samples: FloatArray, columns: Sequence[str], grids: Mapping[str, Grid]
+) -> FloatArray:
+    """Returns samples (..., columns), those of rounded columns as the nearest values."""
+    parts = zip(columns, np.moveaxis(samples, -1, 0), strict=True)
+    values = [grids[name].nearest(part) if name in grids else part for name, part in parts]
+    return np.stack(values, axis=-1) if grids else samples
 
 
 def _uniform(rows: IntArray, index: int, seed: int) -> FloatArray:

@@ -1,8 +1,10 @@
 """`Table`: rows of numbers with their names and their origin."""
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +16,32 @@ from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
     from kappaflow.data.batches import Batch
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values of a rounded column, which are multiples of `step` away from `origin`.
+
+    Samples end at `low` and `high`, or continue at the other end if they are `circular`.
+    """
+
+    step: float
+    origin: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    circular: bool = False
+
+    def nearest(self, numbers: FloatArray) -> FloatArray:
+        """Returns the value next to each number."""
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        steps = np.rint((np.asarray(numbers, dtype=np.float64) - self.origin) / self.step)
+        values = self.origin + self.step * steps
+        if self.circular:
+            values = low + (values - low) % (high - low)
+        values = np.clip(values, low, high)
+        digits = max(-int(Decimal(repr(n)).as_tuple().exponent) for n in (self.step, self.origin))
+        return np.round(values, digits) + 0.0 if digits <= 15 else values  # 1/3 has 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +69,7 @@ class Table:
         warnings: The sentences that keep the verdict on a fit to this table from being green.
         texts: Requested columns of text, by name, (rows,) each.
         has_codes: Whether numbers such as -999 can stand for missing values.
-        widths: The width of uniform noise that was added to rounded values, by column.
+        grids: By column, the rounded values to which uniform noise as wide as a step was added.
 
     Example:
         >>> import numpy as np
@@ -67,7 +95,7 @@ class Table:
     warnings: tuple[str, ...] = ()
     texts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     has_codes: bool = True
-    widths: Mapping[str, float] = field(default_factory=dict)
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rows, width = len(self.rows), len(self.columns)
@@ -101,6 +129,11 @@ class Table:
     def all_values(self) -> FloatArray:
         """The modeled values, then the context, side by side."""
         return self.values if self.context is None else np.hstack([self.values, self.context])
+
+    @property
+    def widths(self) -> dict[str, float]:
+        """The width of uniform noise that was added to rounded values, by column."""
+        return {name: grid.step for name, grid in self.grids.items()}
 
     @property
     def by_column(self) -> dict[str, FloatArray]:
@@ -189,8 +222,10 @@ class Table:
         return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """Returns the names of the columns."""
-        return {"columns": list(self.columns), "context_columns": list(self.context_columns)}
+        """Returns the names of the columns, and which values had noise added to them."""
+        names = {"columns": list(self.columns), "context_columns": list(self.context_columns)}
+        grids = {name: asdict(grid) for name, grid in self.grids.items()}
+        return names | ({"widths": self.widths, "grids": grids} if grids else {})
 
     def batches(self, flow: Model) -> "Batch":
         """Returns all rows as one batch, with the dtype and on the device of a flow."""

@@ -155,6 +155,7 @@ def diagnose_rows(
         train_weights=train_weights,
         columns=columns,
         context_columns=context_columns,
+        grids=None if table is None else table.grids,
     )
     diagnosis = diagnose_flow(
         flow,

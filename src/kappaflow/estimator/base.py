@@ -24,6 +24,7 @@ from kappaflow.data.load import read_table
 from kappaflow.data.naming import REPAIRS, require_finite
 from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prepare_table
 from kappaflow.data.raw import Reading, as_names
+from kappaflow.data.rounding import coarse_columns, rounded_samples
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.files import CONFIG, WEIGHTS, load, save
@@ -72,8 +73,8 @@ class BaseFlowEstimator(BaseEstimator):
         bounds: Domains of columns by name or index, such as {"mass": "positive", 1: (0, 1)}. All
             samples lie in them; the score of a row outside is -inf.
         duplicates: How to treat rows that repeat earlier ones: "weigh" each row by the number of
-            its copies (the default, except with "dequantize"), so that a weight of two equals
-            two copies; "keep" them, with all copies in one part of the split; or "drop" them.
+            its copies (the default, except where rounded columns get noise), so that a weight of
+            two equals two copies; "keep" them, with all copies in one part; or "drop" them.
         columns: Columns to model, by name; all columns of numbers by default. The columns of an
             array are x0, x1, ...
         device: The device for training, "cpu" or "cuda".
@@ -116,7 +117,7 @@ class BaseFlowEstimator(BaseEstimator):
 
     def _diagnosis(self, table: Table) -> Diagnosis:
         """Returns the diagnosis at rows that get the noise of `fit`, in which copies differ."""
-        return doctor(self.flow_, noisy(table, self._widths, domains_in(self.flow_, table)))
+        return doctor(self.flow_, noisy(table, self._grids, domains_in(self.flow_, table)))
 
     def _read(self, X: ArrayLike, weights: object = None, *, at_least: int = 2) -> Table:  # noqa: N803
         """Returns the rows of `fit`, read as `kappaflow.fit_auto` reads them."""
@@ -170,7 +171,7 @@ class BaseFlowEstimator(BaseEstimator):
             raise DataError(f"{count}: a density needs at least 2 different rows.")
         how = "drop" if self.duplicates == "drop" else "keep"
         domains = domains_of(self.bounds, table)
-        widths: dict[str, float] = {}
+        repair = "keep" if merges and self.repair is None else self.repair
         if len(table) <= len(table.columns) and self.repair != "drop":
             require_finite(table, table.source)
             table, moved = clip_to_domain(table, domains, repair=self.repair)
@@ -181,26 +182,32 @@ class BaseFlowEstimator(BaseEstimator):
             )
             notes, warned = (), (*moved, few)
         else:
-            prepared = prepare_table(table, domains=domains, repair=self.repair, duplicates=how)
+            prepared = prepare_table(table, domains=domains, repair=repair, duplicates=how)
             notes, warned = prepared.notes[len(table.notes) :], prepared.warnings
-            table, widths = prepared.table, prepared.widths
-        self._widths, self._columns = widths, table.columns
+            table = prepared.table
+        self._grids, self._columns = table.grids, table.columns
         self._context_columns = table.context_columns
         self.notes_ = (*table.notes, *repeated, *notes, *warned)
         warn_of((*table.notes, *warned), stacklevel=4)
         return sorted_rows(table) if merges else table
 
-    def _merges_copies(self) -> bool:
+    def _merges_copies(self, table: Table) -> bool:
         """Returns whether equal rows become one row weighted by their number."""
-        how = self.duplicates
-        return how == "weigh" or (how is None and self.repair != "dequantize")
+        if self.duplicates is not None:
+            return self.duplicates == "weigh"
+        gets_noise = self.repair is None and coarse_columns(table)
+        return self.repair != "dequantize" and not gets_noise
+
+    def _rounded(self, samples: Floats) -> Floats:
+        """Returns samples (..., columns) as values of the rounded columns."""
+        return rounded_samples(samples, self._columns, self._grids)
 
     def _noisy(self, table: Table) -> Table:
         """Returns rows with the noise of `fit`; that of a row depends on its values alone."""
-        if not self._widths:
+        if not self._grids:
             return table
         hashes = row_hashes(table.all_values).view(np.int64)
-        return noisy(replace(table, rows=hashes), self._widths, domains_in(self.flow_, table))
+        return noisy(replace(table, rows=hashes), self._grids, domains_in(self.flow_, table))
 
     def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
         """Returns held-out parts of a table, of the shares `kept`, after training on the rest."""

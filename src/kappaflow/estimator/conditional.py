@@ -44,7 +44,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
             last two are a Gaussian with a mean and standard deviation that depend on the features.
         depth: Number of couplings; 1 is enough for one target.
         bounds: Domains of targets, by index or name: "y0", "y1", ... where y has no names.
-        repair: "drop", "jitter" or "dequantize" for targets that have no density.
+        repair: "drop", "jitter" or "dequantize" for targets that have no density, or "keep".
         columns: The features to condition on; all columns of numbers if left out.
         exclude: Features to leave out.
         missing: Values of features that mean a missing one, such as "-999".
@@ -91,7 +91,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         table = self._joined(X, y, self._read(X, sample_weight))
         self._targets, self._one_target = table.columns, np.asarray(y).ndim == 1
         self.n_targets_ = len(table.columns)
-        self._train(self._prepared(table, merges=self._merges_copies()))
+        self._train(self._prepared(table, merges=self._merges_copies(table)))
         return self
 
     def log_prob(self, X: ArrayLike, y: ArrayLike) -> Floats:  # noqa: N803
@@ -153,9 +153,8 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         context = torch.tensor(self._to_score(X).values)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
-        samples = self.flow_.sample(
-            positive_int("n_samples", n_samples), context, generator=generator
-        ).numpy()
+        n = positive_int("n_samples", n_samples)
+        samples = self._rounded(self.flow_.sample(n, context, generator=generator).numpy())
         return samples[..., 0] if self._one_target else samples
 
     def quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Floats:  # noqa: N803
@@ -192,7 +191,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         context = np.tile(features, (levels.size, 1))
         with torch.no_grad():
             y, _ = self.flow_.bijection.inverse(torch.tensor(z), torch.tensor(context))
-        values = y.numpy().reshape(*levels.shape, len(features))
+        values = self._rounded(y.numpy()).reshape(*levels.shape, len(features))
         return values if self._one_target else values[..., None]
 
     def predict(self, X: ArrayLike) -> Floats:  # noqa: N803

@@ -61,7 +61,7 @@ class FlowDensity(DensityMixin, RowEstimator):
             DataError: The rows have no density that a flow can fit.
         """
         table = self._read(X, sample_weight)
-        self._train(self._prepared(table, merges=self._merges_copies()))
+        self._train(self._prepared(table, merges=self._merges_copies(table)))
         return self
 
     def score(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -88,7 +88,8 @@ class FlowDensity(DensityMixin, RowEstimator):
             random_state: Seed of the samples.
 
         Returns:
-            Samples (n_samples, columns), of the columns that the density models.
+            Samples (n_samples, columns), of the columns that the density models. Columns of few
+            values, such as counts, have these values.
 
         Raises:
             ArgumentError: The density has a context.
@@ -103,4 +104,4 @@ class FlowDensity(DensityMixin, RowEstimator):
         generator = torch.Generator().manual_seed(seed)
         n = positive_int("n_samples", n_samples)
         with torch.no_grad():
-            return self.flow_.sample(n, generator=generator).numpy()
+            return self._rounded(self.flow_.sample(n, generator=generator).numpy())

@@ -78,7 +78,7 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
         one_of("duplicates", self.duplicates, (None, "keep", "drop"))
         table = self._read(X, at_least=3)
         (calibration,) = self._train(self._prepared(table), kept=(self.calibration_fraction,))
-        if self._widths:  # with the noise of rows to score, which follows from their values
+        if self._grids:  # with the noise of rows to score, which follows from their values
             calibration = self._noisy(table.select(np.isin(table.rows, calibration.rows)))
         rows = batch_of(calibration, self.flow_)
         scores = np.sort(log_prob_of(self.flow_, rows).numpy())

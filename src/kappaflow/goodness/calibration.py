@@ -193,7 +193,7 @@ def calibrate(
         weights = None if weights is None else weights[index.numpy()]
     names, context_names = inputs.names, inputs.context_names
     contexts = np.zeros((len(x), 0)) if context is None else to_array(context)
-    by_name = _ranks(flow, x, context, names, samples, seed)
+    by_name = _ranks(flow, x, context, inputs, samples, seed)
     ranks = Ranks(by_name, names, contexts, context_names, weights, samples)
     family = Family(groups)
     tests = len(by_name) * (1 + contexts.shape[1])
@@ -226,7 +226,7 @@ def _ranks(
     flow: Flow,
     x: Tensor,
     context: Tensor | None,
-    names: tuple[str, ...],
+    inputs: Inputs,
     samples: int,
     seed: int,
 ) -> dict[str, IntArray]:
@@ -250,6 +250,7 @@ def _ranks(
         contexts = None if context is None else context[part]
         repeated = None if contexts is None else contexts.repeat_interleave(samples, 0)
         sampled = samples_of(flow, len(own) * samples, repeated, generator)
+        sampled = inputs.like_rows(flow, sampled)
         values = on_grids(to_array(sampled), grids, rng).reshape(len(own), samples, -1)
         below = [_below(values, own, rng)]
         if has_density:
@@ -261,7 +262,7 @@ def _ranks(
         from_row = np.linalg.norm((own - references[part]) / spread, axis=1)
         below.append(_below(distance[..., None], from_row[:, None], rng))
         results.append(np.hstack(below))
-    listed = [*names, *([HIGHEST] if has_density else []), RANDOM]
+    listed = [*inputs.names, *([HIGHEST] if has_density else []), RANDOM]
     return dict(zip(listed, np.concatenate(results).T.astype(np.int64), strict=True))
 
 

@@ -64,7 +64,8 @@ def _given_densities(flow: Flow, inputs: Inputs, seed: int) -> Iterator[GivenDen
     for value in np.quantile(first, QUANTILES):
         near = np.argsort(np.abs(first - value), kind="stable")[:number]
         contexts = inputs.context[near].repeat(-(-SAMPLES // number), 1)
-        samples = to_array(samples_of(flow, len(contexts), contexts, generator))
+        samples = samples_of(flow, len(contexts), contexts, generator)
+        samples = to_array(inputs.like_rows(flow, samples))
         samples = samples[np.isfinite(samples).all(1)]
         rows, weights = to_array(inputs.x[near]), np.ones(number)
         if inputs.weights is not None:

@@ -1,10 +1,11 @@
 """`Goodness`: all comparisons of a flow with held-out rows, and what they say in sentences."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from kappaflow.data.table import Grid
 from kappaflow.flows import Flow
 from kappaflow.goodness.calibration import Calibration, calibrate
 from kappaflow.goodness.deviation import LEVELS, Deviation, Level, worst_level
@@ -116,12 +117,13 @@ def matcher(
     train_weights: FloatArray | None = None,
     columns: Sequence[str] = (),
     context_columns: Sequence[str] = (),
+    grids: Mapping[str, Grid] | None = None,
 ) -> Match:
-    """Returns a function that compares a flow with rows."""
+    """Returns a function that compares a flow with rows, which have noise on some grids."""
 
     def match(flow: Flow, x: Tensor, context: Tensor | None) -> Goodness:
-        names = tuple(columns), tuple(context_columns)
-        return goodness_of(flow, Inputs(x, context, train, weights, *names, train_weights))
+        names = tuple(columns), tuple(context_columns), train_weights
+        return goodness_of(flow, Inputs(x, context, train, weights, *names, grids or {}))
 
     return match
 

@@ -1,15 +1,20 @@
 """`Inputs`: the flow, rows and context of a comparison, in any form that users give them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from kappaflow.conditioning.points import checked_points, measuring
 from kappaflow.data import Table
+from kappaflow.data.batches import domains_in
+from kappaflow.data.prepare import noisy
+from kappaflow.data.rounding import rounded_samples
+from kappaflow.data.table import Grid
 from kappaflow.errors import ArgumentError, KappaflowError, one_line
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import PLAIN, Data, plain_tensors, read_rows
@@ -26,7 +31,7 @@ class Inputs:
     """Rows of a table with their context, weights and names, as tensors for a flow.
 
     `train` are rows that the flow was trained on, with their context; None if they are not known.
-    `train_weights` are their weights.
+    `train_weights` are their weights. Rows have noise on the columns of `grids`.
     """
 
     x: Tensor
@@ -36,6 +41,7 @@ class Inputs:
     columns: tuple[str, ...] = ()
     context_columns: tuple[str, ...] = ()
     train_weights: FloatArray | None = None
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,6 +49,15 @@ class Inputs:
         if len(self.columns) == self.x.shape[1]:
             return self.columns
         return tuple(f"x{i}" for i in range(self.x.shape[1]))
+
+    def like_rows(self, flow: Flow, samples: Tensor) -> Tensor:
+        """Returns samples with rounded values that have noise, as those of the rows."""
+        grids = {name: self.grids[name] for name in self.names if name in self.grids}
+        if not grids:
+            return samples
+        rounded = rounded_samples(samples.double().cpu().numpy(), self.names, grids)
+        table = Table(rounded, self.names, -np.arange(len(rounded)), "samples")
+        return samples.new_tensor(noisy(table, grids, domains_in(flow, table)).values)
 
     @property
     def context_names(self) -> tuple[str, ...]:
@@ -88,7 +103,9 @@ def opened(
         rows = rows[:, : own.event_shape[0]]
         if pair is not None:
             check_train(rows, contexts, pair)
-        yield own, Inputs(rows, contexts, pair, weights, columns, context_columns, train_weights)
+        grids = source.grids if isinstance(source, Table) else {}
+        names = columns, context_columns
+        yield own, Inputs(rows, contexts, pair, weights, *names, train_weights, grids)
 
 
 @contextmanager

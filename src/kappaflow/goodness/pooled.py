@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.data.naming import BoolArray
-from kappaflow.data.rounding import resolution
+from kappaflow.data.rounding import COARSE, resolution
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
@@ -20,7 +20,6 @@ from kappaflow.goodness.scan import FloatArray, IntArray, Pool
 
 MOST_ROWS = 20_000  # held-out rows that are compared; more are left out at random
 SAMPLES_PER_ROW, FEWEST_SAMPLES, MOST_SAMPLES = 10, 5_000, 50_000
-COARSE = 0.005  # of the standard deviation: a flow resolves wider steps
 STREAM = 0x5851F42D4C95
 SCORE_DECIMALS = 3  # of log_prob, in nats
 AT_ONCE = 8_192  # rows that a flow takes at a time
@@ -168,6 +167,7 @@ def pooled(flow: Flow, inputs: Inputs, limit: int | None = None, seed: int = 0) 
     contexts = None if context is None else context[owners]
     samples = samples_of(flow, number if contexts is None else len(contexts), contexts, generator)
     _require_finite(samples, "samples are not finite")
+    samples = inputs.like_rows(flow, samples)
     encoded = None
     if has_log_prob(flow):
         parts = (encoded_by(flow, x, context), encoded_by(flow, samples, contexts))

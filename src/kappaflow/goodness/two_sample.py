@@ -178,7 +178,7 @@ def compare_samples(flow: Flow, inputs: Inputs, groups: int = 0, seed: int = 0) 
         family.add(_of_scan("pair", names, result.region, result.scan, both), pairs)
     others = None
     if inputs.train is not None and not _why_no_training(inputs):
-        others = _training(flow, inputs.train, inputs.train_weights, both, limit, seed)
+        others = _training(flow, inputs, inputs.train, both, limit, seed)
     _add_scores(family, both)
     result = _add_classifier(family, both, others, seed)
     gap = None if others is None else _add_overfitting(family, both, others)
@@ -217,21 +217,21 @@ class Training(NamedTuple):
 
 def _training(
     flow: Flow,
+    inputs: Inputs,
     train: Rows,
-    weights: FloatArray | None,
     both: Pooled,
     limit: int | None,
     seed: int,
 ) -> Training:
     generator = stream(seed, 1)
-    x, context = train
+    (x, context), weights = train, inputs.train_weights
     index = torch.randperm(len(x), generator=generator)[: limit or MOST_TRAIN_ROWS]
     shares = None if weights is None else weights[index.numpy()]
     x = x[index].to(flow.device, flow.dtype)
     contexts = None if context is None else context[index].to(flow.device, flow.dtype)
     owners = owners_of(len(x), 2 * len(x), shares, seed)
     twice = None if contexts is None else contexts[owners]
-    samples = samples_of(flow, 2 * len(x), twice, generator)
+    samples = inputs.like_rows(flow, samples_of(flow, 2 * len(x), twice, generator))
     rng = np.random.default_rng(seed + 1)
     rows, values = (on_grids(to_array(part), both.grids, rng) for part in (x, samples))
     if contexts is not None and twice is not None:

@@ -60,7 +60,7 @@ def training_ranges(data: "TableData") -> dict[str, tuple[float, float]]:
     names = data.train.all_columns
     extremes = zip(names, np.min(low, axis=0).tolist(), np.max(high, axis=0).tolist(), strict=True)
     circles = {name for name, domain in data.domains.items() if domain.circular}
-    widths = {name: data.widths.get(name, 0.0) for name in names}
+    widths = {name: data.train.widths.get(name, 0.0) for name in names}
     return {n: (a - widths[n], b + widths[n]) for n, a, b in extremes if n not in circles}
 
 

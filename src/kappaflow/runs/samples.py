@@ -12,6 +12,7 @@ from kappaflow.data.chunks import chunk_size
 from kappaflow.data.load import read_table
 from kappaflow.data.naming import require_finite
 from kappaflow.data.raw import Decimal, Reading, quoted
+from kappaflow.data.rounding import rounded_samples
 from kappaflow.errors import ArgumentError
 from kappaflow.runs.ranges import rows_outside
 from kappaflow.runs.written import Chunked, Columns
@@ -75,6 +76,7 @@ class Samples(Chunked):
         options = {"temperature": self._temperature, "generator": generator}
         samples = torch.cat([flow.sample(size, rows, **options) for size in sizes]).cpu().numpy()
         samples = samples.reshape(-1, samples.shape[-1])
+        samples = rounded_samples(samples, run.columns, run.grids)
         columns = dict(zip(run.columns, samples.T, strict=True))
         if context is None:
             return columns

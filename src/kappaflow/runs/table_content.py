@@ -68,7 +68,7 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
     pictured = test if shown is data.test else batch_of(shown, flow)
     nll, few = -log_prob_of(flow, test), test.at(slice(0, POINTS))
     padding, weighted = added_padding(flow, test)
-    separation = separation_of(flow, nll, data)
+    separation, exact = separation_of(flow, nll, data), flow.likelihood == "exact"
     likelihood, *parts = _likelihoods(flow, nll, data)
     diagnosis = diagnose_flow(
         flow,
@@ -80,7 +80,7 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
     return Content(
         held_out=HeldOut(
             kind=TABLE,
-            likelihood="bound" if data.widths and flow.likelihood == "exact" else flow.likelihood,
+            likelihood="bound" if data.test.grids and exact else flow.likelihood,
             test=likelihood,
             parts=parts,
             references=comparisons_on(flow, data, (nll if weighted is None else weighted).numpy()),
@@ -110,7 +110,7 @@ def _compared(goodness: Goodness | None) -> dict[str, Any]:
 
 def _given(flow: Flow, test: Table, rows: Batch) -> list[GivenDensity]:
     names = test.columns, test.context_columns
-    inputs = Inputs(rows.x, rows.context, None, test.weights, *names)
+    inputs = Inputs(rows.x, rows.context, None, test.weights, *names, grids=test.grids)
     return given_densities(flow, inputs)
 
 
@@ -123,6 +123,7 @@ def table_matcher(flow: Flow, test: Table, train: Table | None) -> Match:
         train_weights=None if train is None else train.weights,
         columns=test.columns,
         context_columns=test.context_columns,
+        grids=test.grids,
     )
 
 

@@ -117,7 +117,6 @@ class TableData(RunData):
         repeats: Number of rows that repeat earlier ones.
         in_file: The training rows in a file; None if they are in memory.
         warnings: The notes that keep the verdict on a run from being green.
-        widths: By column, the width of the uniform noise that was added to rounded values.
         fingerprint: SHA-256 of the rows as they were loaded, in hex; for a table on disk, of its
             split rows.
     """
@@ -131,7 +130,6 @@ class TableData(RunData):
     repeats: int
     domains: dict[str, Interval] = field(default_factory=dict)
     in_file: MappedTable | None = None
-    widths: dict[str, float] = field(default_factory=dict)
 
     @property
     def trained_on(self) -> Table | MappedTable:
@@ -140,11 +138,6 @@ class TableData(RunData):
             return self.in_file
         weighs = self.config.duplicates == "weigh"
         return weigh_duplicate_rows(self.train)[0] if weighs else self.train
-
-    @property
-    def to_store(self) -> dict[str, Any]:
-        """Entries of config.json that the configuration does not contain."""
-        return {"widths": self.widths} if self.widths else {}
 
     def build_flow(self, model: ModelConfig, seed: int) -> Flow:
         """Returns a new flow for the rows, with the domains of their columns."""
@@ -247,9 +240,9 @@ def _in_memory(config: TableConfig) -> TableData:
         against = against.without_columns(set(against.columns) - set(table.columns))
         require_finite(against, config.data)
         against, _ = clip_to_domain(
-            against, domains, repair=config.repair, rounded=tuple(prepared.widths)
+            against, domains, repair=config.repair, rounded=tuple(table.grids)
         )
-        against = noisy(against, prepared.widths, domains)
+        against = noisy(against, table.grids, domains)
     few = few_to_train_on(len(train))
     return TableData(
         config,
@@ -261,7 +254,6 @@ def _in_memory(config: TableConfig) -> TableData:
         repeats=prepared.repeats.total,
         notes=notes + prepared.notes + prepared.warnings + few,
         domains=domains,
-        widths=prepared.widths,
         warnings=train.warnings + few,
         fingerprint=fingerprint,
     )

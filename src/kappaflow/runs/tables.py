@@ -11,6 +11,7 @@ from kappaflow.data.batches import Batch, domains_in
 from kappaflow.data.naming import describe_values
 from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Decimal, Reading
+from kappaflow.data.table import Grid
 from kappaflow.diagnosis import Diagnosis, Finding, data_findings
 from kappaflow.flows import Flow
 from kappaflow.report.content import TableCharts
@@ -28,12 +29,19 @@ from kappaflow.runs.table_data import TableConfig, TableData
 class TableRunConfig(RunConfig[TableConfig]):
     """The entry `run` of config.json, for a run on a table.
 
-    `widths` are those of the noise that was added to rounded columns.
+    `grids` are the values of rounded columns that noise was added to; an older run has `widths`,
+    the steps of these values.
     """
 
     columns: list[str]
     context_columns: list[str]
     widths: dict[str, float] = Field(default_factory=dict)
+    grids: dict[str, Grid] = Field(default_factory=dict)
+
+    @property
+    def rounded(self) -> dict[str, Grid]:
+        """The rounded columns; of an older run their values are not known, and unused."""
+        return {name: Grid(width) for name, width in self.widths.items()} | self.grids
 
     def reading(self, decimal: Decimal | None = None) -> Reading:
         """Returns how other data for the run is read; `decimal` replaces its decimal sign."""
@@ -62,7 +70,7 @@ class TableRuns(RunKind):
         self, run: TableRunConfig, flow: Flow, source: str, *, decimal: Decimal | None = None
     ) -> Table:
         table = finite_table(source, run.columns, run.context_columns, run.reading(decimal))
-        return noisy(table, run.widths, domains_in(flow, table))
+        return noisy(table, run.rounded, domains_in(flow, table))
 
     def split_data(
         self,

@@ -100,7 +100,7 @@ def fit(
         repair: How to repair data that has no density: "drop" or "jitter", see
             `kappaflow.data.prepare`. "dequantize" adds uniform noise to rounded columns, exactly
             as wide as one step of their values; log_prob at such noisy rows is then a bound on
-            that of rounded ones. The noise of a row follows from its number and the column.
+            that of rounded ones. By default only columns of few values get it; "keep" adds none.
         duplicates: What to do with rows that repeat earlier ones: "keep" them, with all copies in
             one part of the split; "drop" them; or "weigh" each row by the number of its copies.
         bounds: Domains of columns by name, in which all samples then lie, such as
@@ -362,7 +362,7 @@ def split_rows(
         is_read = isinstance(validation, Table)
         reading = Reading() if is_read else replace(reading, columns=None, exclude=())
         held_out = held_out_like(as_table(validation, reading, every=True), table)
-        train, held_out = table, noisy(held_out, prepared.widths, domains)
+        train, held_out = table, noisy(held_out, table.grids, domains)
     few = few_to_train_on(len(train))  # before copies of a row become one
     if duplicates == "weigh":
         train, _ = weigh_duplicate_rows(train)
