@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 
 import kappaflow as kf
-from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize, edges, gaussianize
+from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize, edges
 from kappaflow.data import load_table, weigh_duplicate_rows, weighted
 from kappaflow.data.load import read_table
 from kappaflow.diagnosis import Comparison, compare, references
@@ -80,12 +80,6 @@ def fitted_to_ends(rows, weights):
     return columns
 
 
-def tail(rows, weights):
-    """Returns the scale and the slope of a curve beyond its last knot."""
-    counts = np.ones(len(rows)) if weights is None else weights
-    return gaussianize._fit_tail(np.sinh(np.abs(rows[:, 0])), counts, 1.2, 1.0, 0.0)
-
-
 def started(rows, weights, **options):
     """Returns log_prob of a new flow whose standardization was fitted."""
     flow, (x, shares) = small(**options).eval(), tensors(rows, weights)
@@ -141,6 +135,7 @@ def trained(rows, weights, **settings):
 def found_by_search(rows, weights):
     """Returns log_prob of a flow that fit_auto chose."""
     options = {"max_epochs": 2, "batch_size": 1000, "search_time": 0, "progress": False}
+    options["learning_rate"] = 1e-4  # the first step of Adam has this size where gradients are 0
     flow = kf.fit_auto(rows, weights=weights, validation=HELD_OUT, **options).flow
     return flow.log_prob(HELD_OUT.float()).detach()
 
@@ -251,11 +246,9 @@ CASES = {
     "bijections.domain.Domain.fit": partial(fitted, Domain([None, "positive", (0, 9)])),
     "bijections.edges.fit_half_line": fitted_to_ends,
     "bijections.edges.fit_interval": fitted_to_ends,
-    "bijections.gaussianize.Gaussianize.fit": partial(fitted, Gaussianize(3)),
-    "bijections.gaussianize.Gaussianize.fit, many rows": lambda rows, w: fitted(
+    "bijections.gaussianize.Gaussianize.fit": lambda rows, w: fitted(
         Gaussianize(3), *many(rows, w)
     ),
-    "bijections.gaussianize._fit_tail": tail,
     "factor.whiten.Whiten.fit": partial(fitted, kf.factor.Whiten(3)),
     "flows.padding.PaddingGiven.fit": partial(fitted, LearnedPad(3, 2)),
     "images.dequantize.DequantizeAndPad.fit": partial(

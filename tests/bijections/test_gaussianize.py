@@ -1,0 +1,120 @@
+"""Curves of columns: right to a few thousandths of a nat, and no knots without a reason."""
+
+import numpy as np
+import pytest
+import torch
+from benchmarks.verdict_tables import mixture, product
+from scipy import stats
+
+import kappaflow as kf
+from kappaflow.bijections import Gaussianize
+from kappaflow.bijections.column_curve import fit_curve
+from kappaflow.files import read_config, write_weights
+
+
+def parts(*pairs):
+    """Returns a mixture of distributions of one column, from their shares."""
+    return mixture(*[(share, product(law)) for share, law in pairs])
+
+
+NORMAL = stats.norm
+# a density, the largest divergence of the curve in nats, and the largest number of bins
+DENSITIES = {
+    "normal": (product(NORMAL(5, 3)), 0.001, 2),
+    "Laplace": (product(stats.laplace()), 0.003, 8),
+    "exponential": (product(stats.expon()), 0.005, 16),
+    "uniform": (product(stats.uniform()), 0.006, 16),
+    "beta": (product(stats.beta(0.5, 0.5)), 0.01, 32),
+    "log-normal": (product(stats.lognorm(2.0)), 0.005, 16),
+    "Cauchy": (product(stats.cauchy()), 0.005, 16),
+    "t(1.5)": (product(stats.t(1.5)), 0.005, 16),
+    "two modes": (parts((0.5, NORMAL(-2, 0.5)), (0.5, NORMAL(2, 0.5))), 0.006, 32),
+    "spike": (parts((0.5, NORMAL(-2)), (0.45, NORMAL(3)), (0.05, NORMAL(0.5, 0.01))), 0.01, 32),
+    "line": (parts((0.95, stats.uniform(0, 200)), (0.05, NORMAL(91.2, 0.05))), 0.01, 32),
+    "narrow line": (parts((0.99, NORMAL()), (0.01, NORMAL(0.7, 0.001))), 0.006, 32),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_the_curve_of_a_column_is_its_distribution(name):
+    """With quantiles at 24 equal scores: 0.15 nats for the spike, 1.6 for Cauchy rows."""
+    density, tolerance, most = DENSITIES[name]
+    rng = np.random.default_rng(0)
+    rows, fresh = (density.sample(n, rng) for n in (20_000, 50_000))
+    flow = kf.spline(1, start={"start": "gaussianize"}).eval()
+    flow.standardization.fit(torch.from_numpy(rows).float())
+    with torch.no_grad():
+        log_prob = flow.log_prob(torch.from_numpy(fresh).float()).double().numpy()
+    errors = density.log_prob(fresh) - log_prob
+    assert errors.mean() < tolerance + 3 * errors.std() / len(fresh) ** 0.5
+    curve = next(part for part in flow.chain() if isinstance(part, Gaussianize))
+    assert (curve.knots.diff() > 0).sum() <= most
+
+
+@pytest.mark.parametrize("rows", [500, 20_000])
+def test_normal_rows_keep_the_identity(rows):
+    """Also among others, which then have as many bins as they need."""
+    x = torch.randn(rows, 2, generator=torch.Generator().manual_seed(1))
+    x[:, 1] = x[:, 1].sinh()
+    x = (x - x.mean(0)) / x.std(0)
+    curves = Gaussianize(2)
+    curves.fit(x)
+    torch.testing.assert_close(curves(x)[0][:, 0], x[:, 0])
+    assert (curves(x)[0][:, 1] - x[:, 1]).abs().max() > 0.5
+
+
+RNG = np.random.default_rng(0)
+NORMALS = RNG.normal(size=5000)
+AWKWARD = {
+    "a third is zero": np.where(RNG.random(5000) < 1 / 3, 0, NORMALS),
+    "rounded": np.round(NORMALS, 1),
+    "counts": RNG.poisson(3, 5000).astype(float),
+    "clusters far apart": np.repeat(np.arange(5.0), 1000) + 1e-4 * NORMALS,
+    "an outlier": np.append(NORMALS, 1e6),
+    "few values": np.repeat([0.0, 1.0, 3.0], 9),
+    "constant": np.ones(50),
+    "one row": np.ones(1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", AWKWARD)
+def test_curves_of_awkward_columns_are_finite_increasing_and_invertible(name, dtype):
+    """A value that repeats gets no bin that is as narrow as it."""
+    x = torch.from_numpy(AWKWARD[name])
+    x = ((x - x.mean()) / (x.std(correction=0) or 1)).to(dtype)[:, None]
+    curve = Gaussianize(1).to(dtype)
+    curve.fit(x)
+    points = torch.cat([x, torch.linspace(-30, 30, 2001, dtype=dtype)[:, None]]).sort(0).values
+    z, log_det = curve(points)
+    assert z.isfinite().all() and log_det.isfinite().all() and (z.diff(dim=0) >= 0).all()
+    steps = points.abs() + (1 + z.abs()) / log_det.exp()[:, None]  # what a rounded z changes x by
+    assert ((curve.inverse(z)[0] - points).abs() < 30 * torch.finfo(dtype).eps * steps).all()
+    repeats = name in ("a third is zero", "rounded", "counts")
+    assert log_det.max() < 5 or not repeats
+
+
+def test_uneven_weights_are_worth_few_rows():
+    """Weights of a wide log-normal: 20,000 rows say as much as about 400."""
+    rows, mass = np.sort(RNG.normal(size=20_000)), np.exp(2 * RNG.normal(size=20_000))
+    assert len(fit_curve(rows, mass, 64).knots) < 12
+
+
+def test_files_with_fewer_bins_load_with_the_same_scores(tmp_path):
+    """Such as those from when a curve had 24 bins; a flow from such a file can be saved again."""
+    torch.manual_seed(0)
+    flow = kf.spline(2, depth=2, hidden=(4,), start={"start": "gaussianize"}).eval()
+    x = torch.randn(400, 2).exp()
+    flow.standardization.fit(x)
+    kf.save(flow, tmp_path / "model")
+    knots = torch.linspace(-2, 2, 25).repeat(2, 1)
+    old = {"knots": knots, "scores": knots.sinh(), "slopes": knots.cosh()}
+    state = flow.state_dict()
+    state |= {name: old[name.split(".")[-1]] for name in state if name.split(".")[-1] in old}
+    config = read_config(tmp_path / "model" / "config.json")
+    write_weights(tmp_path / "model" / "model.safetensors", state, config)
+    loaded = kf.load(tmp_path / "model")
+    curve = next(part for part in loaded.chain() if isinstance(part, Gaussianize))
+    torch.testing.assert_close(curve(knots.T)[0], knots.sinh().T)
+    kf.save(loaded, tmp_path / "again")
+    assert torch.equal(kf.load(tmp_path / "again").log_prob(x), loaded.log_prob(x))
