@@ -11,7 +11,7 @@ from benchmarks.lines import Line
 from benchmarks.tables_suite.command import MODELS, Suite, scored, tables, timed
 from benchmarks.tables_suite.data import seed_of
 from benchmarks.tables_suite.fitted import Fitted, condition_numbers
-from benchmarks.tables_suite.report import summary
+from benchmarks.tables_suite.report import OURS, summary
 from benchmarks.verdict_tables import Rows
 
 FRESH = 20_000  # rows for the divergence
@@ -63,7 +63,7 @@ def _figures(fitted: Fitted, name: str) -> dict[str, list[float]]:
 KNOWN = Suite(
     "known",
     lambda part: tuple(PARTS[part]),
-    ("kappaflow", *MODELS[2:5], "normflows NSF, fair", BOOSTED),
+    (OURS, "mixture, validated", *MODELS[3:5], "normflows NSF, fair", BOOSTED),
     measured,
     partial(summary, every=True),
     known_text,

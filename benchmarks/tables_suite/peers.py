@@ -38,6 +38,7 @@ COMPONENTS = (1, 2, 4, 8, 16, 32, 64, 128)
 MIXTURE_ROWS = 20_000  # at most, for the choice among mixtures
 MIXTURE_SEARCH = 0.6  # of the time, where there are more rows
 FLOORS = (1e-6, 1e-4)  # added to the variances of a mixture of standardized columns
+NARROW = 1e-9
 
 
 class RowDensity(nn.Module):
@@ -321,8 +322,10 @@ def gaussian(parts: Parts, seconds: float, seed: int) -> Fitted:
     return Fitted(model.score_samples, None, {"parameters": size + size * (size + 1) // 2})
 
 
-def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
+def mixture(validated: bool, parts: Parts, seconds: float, seed: int) -> Fitted:
     """Fits mixtures of Gaussians with full covariances, and keeps the one with the lowest BIC.
+
+    Validated are also ones with narrower components, and what validates best is kept.
 
     Each number of components gets a share of the time in proportion to it, since that is how the
     cost grows; what a converged fit leaves goes to the larger ones. Of many rows, the choice is
@@ -333,7 +336,7 @@ def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
     searching = seconds if len(some) == len(rows) else MIXTURE_SEARCH * seconds
     choices = [
         (number, floor)
-        for number, floor in product(COMPONENTS, FLOORS)
+        for number, floor in product(COMPONENTS, (NARROW, *FLOORS) if validated else FLOORS)
         if number <= len(some) // 2
     ]
     best, best_score, tried = None, math.inf, {}
@@ -347,8 +350,8 @@ def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
             number, reg_covar=floor, random_state=seed, warm_start=True, max_iter=4
         )
         _iterate(model, some, now + share)
-        score = _bic(model, some, len(rows))
-        tried[f"{number} at {floor:g}"] = round(score)
+        score = -model.score(parts.validation) if validated else _bic(model, some, len(rows))
+        tried[f"{number} at {floor:g}"] = round(score, 3)
         if best is None or score < best_score:
             best, best_score = model, score
     if best is None:
@@ -366,7 +369,7 @@ def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
         "components": best.n_components,
         "reg_covar": best.reg_covar,
         "converged": bool(best.converged_),
-        "bic": tried,
+        "tried": tried,
     }
     density = MixtureGiven(best, parts.context)
     return Fitted(density.log_prob, None, details, lambda rows: density.sample(rows, seed))
@@ -402,7 +405,8 @@ def _peer(fit: Callable[..., Fitted], *arguments: object) -> Peer:
 
 PEERS: dict[str, Peer] = {
     "Gaussian": _peer(gaussian),
-    "mixture": _peer(mixture),
+    "mixture": _peer(mixture, False),
+    "mixture, validated": _peer(mixture, True),
     "boosted": _peer(boosted),
     "normflows NSF, fair": _peer(trained_flow, NormflowsSplines, ((3, 64), (5, 128)), "fair"),
     **{

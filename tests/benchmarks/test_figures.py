@@ -181,7 +181,7 @@ def test_shares_and_widths_of_the_truth_are_right(benchmark):
         assert tables.widths(name, rows) == pytest.approx(2, abs=0.12)
 
 
-@pytest.mark.parametrize("model", ["mixture", "boosted"])
+@pytest.mark.parametrize("model", ["mixture, validated", "boosted"])
 def test_a_peer_is_a_density_given_the_context(benchmark, model):
     """It integrates to one over a grid, and its samples have the mean of the truth there."""
     tables, models = benchmark("known_tables"), benchmark("known_models")

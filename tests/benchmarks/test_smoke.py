@@ -199,7 +199,9 @@ def test_known_densities_run_to_their_page(benchmark, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark("tables_suite.command"), "_measured", here)
     options = {"only": ["wide and moving, 2,000 rows", "lognormal 3"], "results": tmp_path}
     for _ in range(2):
-        benchmark("known").known(models=["mixture", "boosted"], cache=tmp_path, **options)
+        benchmark("known").known(
+            models=["mixture, validated", "boosted"], cache=tmp_path, **options
+        )
     lines = [*map(json.loads, (tmp_path / "known-known.jsonl").read_text().splitlines())]
     assert [line["test"] < 0.02 for line in lines if "test" in line] == [False, True, False]
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
