@@ -62,7 +62,7 @@ def _figures(fitted: Fitted, name: str) -> dict[str, list[float]]:
 
 KNOWN = Suite(
     "known",
-    lambda part: tuple(PARTS[part]),
+    {part: tuple(names) for part, names in PARTS.items()},
     (OURS, "mixture, validated", *MODELS[3:5], "normflows NSF, fair", BOOSTED),
     measured,
     partial(summary, every=True),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
@@ -23,6 +23,7 @@ from benchmarks.tables_suite.report import OURS, key_of, npz_of, summary, tables
 
 CACHE = ROOT / "runs/tables"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 MODELS = (  # in the order in which they are trained; see peers.py
     OURS,
     *("Gaussian", "mixture", "zuko NSF, fair", "zuko MAF, fair"),
@@ -37,7 +38,7 @@ class Suite:
 
     Attributes:
         name: Of the files of results.
-        tables: Returns the names of the tables of a part.
+        parts: The names of the tables of each part.
         models: In the order in which they are trained.
         measure: Trains a model and returns a line, whose `test` is a mean in nats.
         summary: Returns the comparison of lines of one length of training.
@@ -46,7 +47,7 @@ class Suite:
     """
 
     name: str
-    tables: Callable[[Any], tuple[str, ...]]
+    parts: dict[str, tuple[str, ...]]
     models: tuple[str, ...]
     measure: Callable[[Line, Path], Line]
     summary: Callable[[Iterable[Line], Path, float], dict[str, Any] | None]
@@ -59,9 +60,9 @@ def tables(
     part: Literal["development", "known", "judged"] = "development",
     seconds: float = 60.0,
     seeds: int = 1,
-    only: list[str] | None = None,
-    models: list[str] | None = None,
-    again: list[str] | None = None,
+    only: Names = None,
+    models: Names = None,
+    again: Names = None,
     at_once: int = 1,
     show: Annotated[bool, Parameter(name="--print", negative=())] = False,
     blind: Annotated[bool, Parameter(negative=())] = False,
@@ -102,7 +103,8 @@ def tables(
         Folder of the log-likelihoods of all test rows, which paired differences need.
     """
     suite = suite or REAL
-    names = suite.tables(part)
+    _check("part", [part], tuple(suite.parts))
+    names = suite.parts[part]
     _check("only", only, names)
     _check("models", models, suite.models)
     _check("again", again, suite.models)
@@ -253,4 +255,5 @@ def _fitter(model: str) -> Any:  # noqa: ANN401
     return PEERS[model]
 
 
-REAL = Suite("tables", data.names, MODELS, measured, summary, tables_text)
+_PARTS = {part: data.names(part) for part in get_args(data.Part)}
+REAL = Suite("tables", _PARTS, MODELS, measured, summary, tables_text)

@@ -84,6 +84,8 @@ def test_a_look_at_the_judged_tables_is_logged_first(benchmark, tmp_path):
     command = benchmark("tables_suite.command")
     with pytest.raises(SystemExit, match="no results of 60 seconds"):
         command.tables(part="judged", show=True, results=tmp_path, cache=tmp_path)
+    with pytest.raises(SystemExit, match="'part' should be among development, judged"):
+        command.tables(part="known", show=True, results=tmp_path, cache=tmp_path)
     assert len((tmp_path / "judged-looks.jsonl").read_text().splitlines()) == 1
 
 
