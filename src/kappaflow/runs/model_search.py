@@ -38,7 +38,14 @@ from kappaflow.runs.race import (
     state_of,
     trials_of,
 )
-from kappaflow.runs.recipes import DEFAULTS, LEARNING_RATE, ModelConfig, build_flow, with_bounds
+from kappaflow.runs.recipes import (
+    DEFAULTS,
+    LEARNING_RATE,
+    ModelConfig,
+    build_flow,
+    is_one_feature,
+    with_bounds,
+)
 from kappaflow.training import (
     Callback,
     FitResult,
@@ -60,6 +67,7 @@ OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # most validation rows to compare on
 CALIBRATION_S = 0.15  # processor time of the training of each model that measures its speed
 OF_CALIBRATION = 0.05  # of the time of the search that this may take
+ONE_COLUMN = "a curve is fitted to the one column, which leaves couplings nothing to read"
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
 LEAST_STEPS = 40  # fewest steps for each of two models; with fewer there is no race
 OF_MIXTURE = 0.3  # of the time of the search that choosing and fitting a mixture may take
@@ -129,6 +137,13 @@ def candidates(
         (recipe, {**own, "dropout": dropout, **search.arguments}, search.learning_rate or rate)
         for recipe, own, rate in results
     ]
+
+
+def _is_curve(candidate: Candidate, table: Table) -> bool:
+    """Returns whether a model is a curve of one column, because couplings have nothing to read."""
+    model = ModelConfig(*candidate[:2])
+    alone = is_one_feature(model, table) and not table.context_columns
+    return alone and model.arguments["start"] == "gaussianize"
 
 
 def chosen_before(folder: Path) -> ModelChoice | None:
@@ -301,18 +316,20 @@ class _Race:
         settings, watch, steps = self.settings, Stopwatch(), self._most_steps()
         circles = any(domain.circular for domain in self.domains.values())
         budget = settings.condition_budget is not None
+        first = candidates(self.train, search, plain=circles or budget, seconds=0)[0]
         reasons = (
+            (_is_curve(first, self.train), ONE_COLUMN),
             (not search.seconds, "the search time is 0"),
             (budget, "nothing races with a condition budget"),
             (steps < 2 * LEAST_STEPS, f"max_epochs={settings.max_epochs} leaves no time for one"),
         )
         reason = next((text for is_so, text in reasons if is_so), None)
-        seconds = 0 if reason else OF_MIXTURE * self._limit(search.seconds)
-        entrants = candidates(self.train, search, plain=circles or budget, seconds=seconds)
+        seconds = OF_MIXTURE * self._limit(search.seconds)
         if reason is not None:
-            recipe, arguments, rate = entrants[0]
-            first = {"recipe": recipe, "arguments": arguments, "learning_rate": rate}
-            return ModelChoice(**first, reason=reason), None
+            recipe, arguments, rate = first
+            only = {"recipe": recipe, "arguments": arguments, "learning_rate": rate}
+            return ModelChoice(**only, reason=reason), None
+        entrants = candidates(self.train, search, plain=circles or budget, seconds=seconds)
         racers, left_out = self._racers(entrants, device, steps, search.seconds, watch)
         if not racers:
             raise NumericalError(NONE_TRAINED)
