@@ -70,6 +70,10 @@ COMMANDS = {
         "energies:energies",
         "Train flows on energies: gradients, annealing, and a lattice field.",
     ),
+    "columns": (
+        "columns:columns",
+        "Measure the curves of single columns against the densities of the columns.",
+    ),
     "score-stream": (
         "score_stream:score_stream",
         "Compare `kappaflow score` of a large table with zuko and scikit-learn: time and memory.",

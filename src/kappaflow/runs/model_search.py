@@ -139,13 +139,6 @@ def candidates(
     ]
 
 
-def _is_curve(candidate: Candidate, table: Table) -> bool:
-    """Returns whether a model is a curve of one column, because couplings have nothing to read."""
-    model = ModelConfig(*candidate[:2])
-    alone = is_one_feature(model, table) and not table.context_columns
-    return alone and model.arguments["start"] == "gaussianize"
-
-
 def chosen_before(folder: Path) -> ModelChoice | None:
     """Returns the choice of the search of an interrupted run.
 
@@ -317,8 +310,9 @@ class _Race:
         circles = any(domain.circular for domain in self.domains.values())
         budget = settings.condition_budget is not None
         first = candidates(self.train, search, plain=circles or budget, seconds=0)[0]
+        curve = first[1]["start"] == "gaussianize" and not self.train.context_columns
         reasons = (
-            (_is_curve(first, self.train), ONE_COLUMN),
+            (curve and is_one_feature(ModelConfig(*first[:2]), self.train), ONE_COLUMN),
             (not search.seconds, "the search time is 0"),
             (budget, "nothing races with a condition budget"),
             (steps < 2 * LEAST_STEPS, f"max_epochs={settings.max_epochs} leaves no time for one"),
@@ -327,8 +321,8 @@ class _Race:
         seconds = OF_MIXTURE * self._limit(search.seconds)
         if reason is not None:
             recipe, arguments, rate = first
-            only = {"recipe": recipe, "arguments": arguments, "learning_rate": rate}
-            return ModelChoice(**only, reason=reason), None
+            named = {"recipe": recipe, "arguments": arguments, "learning_rate": rate}
+            return ModelChoice(**named, reason=reason), None
         entrants = candidates(self.train, search, plain=circles or budget, seconds=seconds)
         racers, left_out = self._racers(entrants, device, steps, search.seconds, watch)
         if not racers:
