@@ -133,6 +133,7 @@ def float64(flow):
     return flow.double(), x.double(), context
 
 
+TAME = {"scale_bound": 2.0, "min_bin": 0.4, "min_slope": 0.2}
 RECIPES = {
     "real_nvp": lambda: kf.real_nvp(4, depth=4, hidden=(16,)),
     "nice": lambda: kf.nice(4, depth=4, hidden=(16,)),
@@ -142,7 +143,7 @@ RECIPES = {
     "inverted memory": lambda: kf.real_nvp(
         4, depth=4, hidden=(16,), couplings={"memory": "invert"}
     ),
-    "autoregressive": lambda: kf.autoregressive(4, depth=2, hidden=(16,)),
+    "autoregressive": lambda: kf.autoregressive(4, hidden=(16,), couplings=TAME),
     "planar": lambda: kf.planar(4),
     "radial": lambda: kf.radial(4),
     "invertible_network": lambda: kf.invertible_network(4),
