@@ -345,7 +345,7 @@ class TableOptions:
         repair: Fix data that has no density: drop the rows or columns concerned, jitter the
             columns, or dequantize rounded columns. dequantize adds uniform noise exactly as wide
             as one step of the values, also to rows to score: the likelihood is then a bound, and
-            samples are rounded back. Default: only for columns of few values; keep adds none.
+            samples are rounded back. Default: dequantize columns of few values; keep adds none.
         decimal: Decimal sign of a text file, a point or a comma. Default: detected; needed where
             1,234 can be 1.234 or 1234.
         missing: Values that mean a missing one, such as -999 or n.a.; each repair leaves out such

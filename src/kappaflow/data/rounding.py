@@ -275,7 +275,7 @@ def grid_of(column: FloatArray, step: float, domain: Interval | None) -> Grid:
 def _origin(column: FloatArray, step: float) -> float:
     """Returns a value of a grid: 0 if it is one, as of most grids."""
     value = float(next(iter(column[np.isfinite(column)]), 0.0))
-    return 0.0 if abs(value - step * round(value / step)) < NEAR * step else value
+    return 0.0 if abs(value - step * np.rint(value / step)) < NEAR * step else value
 
 
 def rounded_samples(
