@@ -57,7 +57,7 @@ def test_a_fit_with_the_suggested_options_has_no_such_problem_left(run, path, tm
 def test_a_fit_adds_noise_to_counts_and_its_samples_are_counts(run, path, tmp_path):
     """It says so, and leaves them as they are with an option."""
     data = run("data", path, "--columns", "count").out
-    assert "a fit adds uniform noise of width 1 unless --repair is given" in data
+    assert "a fit in memory adds uniform noise of width 1 unless --repair is given" in data
     assert "Options" not in data
     words = ("fit", path, "--columns", "mass", "count", *SMALL, "--json")
     notes = json.loads(run(*words, "--out", tmp_path / "noise").out)["notes"]

@@ -123,6 +123,9 @@ def test_a_run_on_counts_samples_counts(counts, tmp_path):
     samples = sample_run(tmp_path / "run", 2, context=str(counts))
     check_values(np.stack([*samples.values()], axis=1)[:, :3])
     assert np.isfinite(score_run(tmp_path / "run", str(counts))["log_prob"]).all()
+    assert run.config.read_again(source).train.widths == run.config.widths
+    without = run.config.model_copy(update={"grids": {}, "widths": {}})
+    assert not without.read_again(source).train.widths
     older = replace(run, config=run.config.model_copy(update={"grids": {}}))
     noisy = TABLES.samples(older, 2, context=str(counts)).together()["count"]
     assert (noisy != np.rint(noisy)).all() and np.abs(noisy - samples["count"]).max() < 3

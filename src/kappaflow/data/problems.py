@@ -302,7 +302,7 @@ def _rounded(table: Table) -> list[Problem]:
         others = ", or leave it out or use it as context"
         if name in coarse:
             unless, others = f"unless {option('repair')} is given", ""
-            noise = f"a fit adds uniform noise of width {step:.6g} {unless}"
+            noise = f"a fit in memory adds uniform noise of width {step:.6g} {unless}"
         problem = (
             "rounded",
             f"column '{name}' is rounded to {step:.6g}, and a density can grow without bound on "

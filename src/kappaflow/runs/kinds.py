@@ -163,6 +163,10 @@ class RunConfig(BaseModel, Generic[C]):
         """Returns the names of the features and of the context; () if there are none."""
         return (), ()
 
+    def read_again(self, source: C) -> "RunData":
+        """Returns the data of the run from its source."""
+        return source.load()
+
 
 class Calibration(Part):
     """What scores of other rows are compared with; the entry `calibration` of result.json.

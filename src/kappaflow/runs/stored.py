@@ -102,7 +102,7 @@ def reload_data(run: RunConfig[Any]) -> RunData:
     """Returns the data of a run, or raises an error if it is missing or has changed."""
     if run.source is None or run.source.data == "-":
         raise FileError("the data of the run cannot be read again.")
-    data = run.source.load()
+    data = run.read_again(run.source)
     if data.trained_on.fingerprint() != run.fingerprints.get("train"):
         raise FileError("the data of the run has changed.")
     return data

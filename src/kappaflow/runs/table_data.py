@@ -284,8 +284,8 @@ def _refuse_sentinels(table: Table) -> None:
 
 def _split_request(config: TableConfig) -> SplitRequest:
     """Returns how to split a table on disk; an error for options that need it in memory."""
-    copies = config.duplicates != "keep"
-    needs = {"where": config.where, "against": config.against, "repair": config.repair}
+    copies, repair = config.duplicates != "keep", config.repair not in {None, "keep"}
+    needs = {"where": config.where, "against": config.against, "repair": repair}
     for name, value in (needs | {"jitter": config.jitter, "duplicates": copies}).items():
         if value:
             raise ArgumentError(

@@ -1,6 +1,7 @@
 """What commands do with runs on tables."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -49,6 +50,11 @@ class TableRunConfig(RunConfig[TableConfig]):
         if source is None:
             return Reading(decimal=decimal)
         return Reading(decimal=decimal or source.decimal, missing=tuple(source.missing))
+
+    def read_again(self, source: TableConfig) -> TableData:
+        """Returns the data, without noise if the run added none, as an older version did."""
+        adds_none = source.repair is None and not self.widths
+        return (replace(source, repair="keep") if adds_none else source).load()
 
     def names(self, flow: Flow) -> tuple[list[str], list[str]]:  # noqa: ARG002
         return self.columns, self.context_columns

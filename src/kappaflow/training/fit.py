@@ -278,7 +278,7 @@ class _DataRequest:
     def _refuse(self, kind: str, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if value is not None and not (name == "duplicates" and value == "keep"):
+            if value is not None and not (isinstance(value, str) and value == "keep"):
                 raise ArgumentError(f"'{name}' should be left out for {kind}.")
         refuse_reading(self.reading, kind)
 
