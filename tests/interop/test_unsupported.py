@@ -194,7 +194,7 @@ UNSUPPORTED = {
         coupling_flows.zuko_flow("RealNVP"), ""
     ),
     "1 LULinear: it has hooks or replaced methods": method_of_a_layer,
-    "1 Twice: kappaflow has no equivalent layer": subclass_of_a_layer,
+    "1 Twice: kappaflow does not convert such layers": subclass_of_a_layer,
     "Halved: it has hooks, or overrides log_prob of NormalizingFlow": other_density,
     "its network computes something else than its layers": other_outputs,
     "1 GeneralCouplingTransform: its network has weights that are not finite": not_finite,

@@ -67,7 +67,7 @@ class Layers:
         for kind, name in zip(type(layer).__mro__, full_names(layer), strict=True):
             if name in self._known and keeps_methods(layer, kind, DEFINING):
                 return self._known[name](layer)
-        raise Unsupported("kappaflow has no equivalent layer")
+        raise Unsupported("kappaflow does not convert such layers")
 
     def inverse_parts(self, layers: Sequence[Any]) -> list[FlowPart]:
         """Returns the parts of the inverse of layers, in the library's forward direction."""
