@@ -21,7 +21,7 @@ from kappaflow.runs.model_search import (
     chosen_before,
     search_model,
 )
-from kappaflow.runs.race import preferred
+from kappaflow.runs.race import Candidate, preferred
 from kappaflow.runs.recipes import ModelConfig, build_flow
 from kappaflow.runs.table_data import TableConfig
 from kappaflow.training import Callback, checked_settings, fit_split
@@ -41,7 +41,7 @@ def tiny_candidates(monkeypatch, ticking):
         module,
         "candidates",
         lambda table, search, **more: [
-            (recipe, {**own, **search.arguments}, search.learning_rate or 5e-3)
+            Candidate(recipe, {**own, **search.arguments}, search.learning_rate or 5e-3)
             for recipe, own in entrants
         ],
     )
@@ -84,7 +84,7 @@ def test_the_best_model_wins_and_trains_on(uniform):
     assert list(result.history[: len(history)]) == history
     assert result.validation_nll <= progress["best_nll"]
     rates = [line["learning_rate"] for line in result.history]
-    assert rates[len(history) - 1] == pytest.approx(1e-2) and rates[-1] < 1e-4
+    assert max(rates) == pytest.approx(1e-2, rel=1e-3) and rates[-1] < 1e-4
 
 
 @pytest.mark.slow
@@ -102,8 +102,9 @@ def test_epochs_of_all_models_count(uniform, monkeypatch, calibration_s):
 
 
 def test_a_mixture_that_does_not_fit_leaves_the_other_models(uniform, monkeypatch):
-    entrants = [("spline", {"depth": 1, **TINY}, 5e-3), ("real_nvp", {"depth": 1, **TINY}, 5e-3)]
-    entrants[1][1]["components"] = 100_000
+    models = ("spline", {"depth": 1, **TINY}), ("real_nvp", {"depth": 1, **TINY})
+    entrants = [Candidate(recipe, arguments, 5e-3) for recipe, arguments in models]
+    entrants[1].arguments["components"] = 100_000
     monkeypatch.setattr(module, "candidates", lambda *arguments, **more: entrants)
     choice, _ = searched(uniform, ModelSearch({}, 0.5))
     assert choice.recipe == "spline" and len(choice.trials) == 1
@@ -139,7 +140,7 @@ def test_models_have_the_same_processor_time_while_the_load_rises(uniform, monke
     monkeypatch.setattr(module.loop, "clock", clock)
     choice, _ = searched(uniform, ModelSearch({}, 60.0), max_time_s=20.0)
     first, second = (trial.seconds for trial in choice.trials)
-    assert first == pytest.approx(second, rel=0.25) and 3 < choice.seconds <= 5
+    assert first == pytest.approx(second, rel=0.25) and choice.seconds <= 5
 
 
 def test_models_for_which_there_is_no_time_are_left_out(uniform, ticking):
@@ -265,10 +266,14 @@ def test_one_process_of_several_can_search_alone(monkeypatch):
 
 @pytest.mark.parametrize("rows", [40, 5_000, 70_000])
 def test_candidates_fit_tables_of_any_size(rows):
-    """Few rows get more dropout; an argument that the user names is every model's."""
+    """Few rows get more dropout; an argument that the user names is that of all that have it."""
     table = load_table(np.random.default_rng(0).normal(size=(rows, 3)))
     result = candidates(table, ModelSearch({"memory": "store"}))
-    assert all(arguments["memory"] == "store" for _, arguments, _ in result)
+    assert all(
+        arguments["memory"] == "store"
+        for recipe, arguments, _ in result
+        if recipe != "autoregressive"
+    )
     least = min(arguments["dropout"] for _, arguments, _ in result)
     assert least == {40: 0.3, 5_000: 0.05, 70_000: 0.0}[rows]
     for candidate in result:
@@ -285,13 +290,16 @@ def test_circles_and_tables_of_few_rows_get_no_start():
         assert (recipe, arguments["start"]) == ("spline", "identity")
 
 
-def test_few_rows_in_clusters_get_a_model_with_a_mixture_as_its_base():
-    """Not a single cluster, and not where the rows are many."""
+def test_rows_in_clusters_get_a_model_with_a_mixture_as_its_base():
+    """Not a single cluster, and not given a context, which a mixture does not read."""
     rng = np.random.default_rng(0)
     few, many = rng.normal(size=(800, 2)), rng.normal(size=(8_000, 2))
     apart = few + 9 * rng.integers(0, 2, (800, 1))
-    for rows, count in ((few, 1), (apart, 2), (many + 9 * (many > 0), 1)):
-        result = candidates(load_table(rows), ModelSearch())
+    given = load_table(np.hstack([apart, few]), context=["x2", "x3"])
+    tables = [(load_table(rows), count) for rows, count in ((few, 1), (apart, 2))]
+    tables += [(load_table(many + 9 * rng.integers(0, 2, many.shape)), 4), (given, 1)]
+    for table, count in tables:
+        result = candidates(table, ModelSearch())
         assert max(arguments.get("components", 1) for _, arguments, _ in result) == count
 
 

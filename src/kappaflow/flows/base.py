@@ -356,9 +356,9 @@ def best_components(
     """Returns the number of components, a power of 2, with which a mixture fits rows (N, D) best.
 
     Each number is fitted to four fifths of the rows and scored on the rest, with their `weights`,
-    (N,). The search ends when doubling the components gains less than `WORTH` nats per row.
-    `seconds` is the approximate time by the clock for the search and for fitting the mixture
-    afterwards: numbers that would take longer are not tried.
+    (N,). The search ends when doubling the components has gained less than `WORTH` nats per row
+    twice. `seconds` is the approximate time by the clock for the search and for fitting the
+    mixture afterwards: numbers that would take longer are not tried.
     """
     started, step = clock(), 0.0
     if len(rows) < LEAST_ROWS:
@@ -381,9 +381,11 @@ def best_components(
             result = float(np.average(each, weights=shares))
         except ValueError:  # a component with too few distinct rows has no covariance
             break
-        if result < score + WORTH:
+        if result >= score + WORTH:
+            best, score = count, result
+        elif count > 2 * best:  # 2 may be no better than 1 where 4 are
             break
-        best, score, count = count, result, 2 * count
+        count *= 2
         step = clock() - begun
     return best
 

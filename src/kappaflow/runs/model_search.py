@@ -1,8 +1,9 @@
 """Model search: short trainings of a few models race for a table, and the winner trains on.
 
 All models begin from the same seed and see the same rows, in the same order. Each is trained for
-the same processor time at a constant learning rate; the better half continues, until one is left
-(successive halving). The clock limits the search as a whole, so on a busy machine it does less.
+the same processor time at a constant learning rate. After each round those leave that are
+certainly worse, row by row on validation rows, until one is left or the time is over. The clock
+limits the search as a whole, so on a busy machine it does less.
 Nothing of the winner's training is lost: its weights, its optimizer and its history are where the
 training of the run begins.
 """
@@ -32,6 +33,7 @@ from kappaflow.runs.race import (
     Candidate,
     ModelChoice,
     Racer,
+    Starts,
     Stopwatch,
     preferred,
     raced,
@@ -44,6 +46,7 @@ from kappaflow.runs.recipes import (
     ModelConfig,
     build_flow,
     is_one_feature,
+    options_of,
     with_bounds,
 )
 from kappaflow.training import (
@@ -64,17 +67,17 @@ from kappaflow.training.session import TrainingState
 SLOWER = 1e-3  # maximum learning rate with a mixture as the base: its components are narrow
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
-HELD_OUT = 10_000  # most validation rows to compare on
+HELD_OUT = 4_000  # most validation rows to compare on
 CALIBRATION_S = 0.15  # processor time of the training of each model that measures its speed
 OF_CALIBRATION = 0.05  # of the time of the search that this may take
 ONE_COLUMN = "a curve is fitted to the one column, which leaves couplings nothing to read"
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
 LEAST_STEPS = 40  # fewest steps for each of two models; with fewer there is no race
-OF_MIXTURE = 0.3  # of the time of the search that choosing and fitting a mixture may take
+OF_MIXTURE = 0.1  # of the time of the search that choosing and fitting a mixture may take
 OF_BUILDING = 0.5  # of the time of the search after which no other model is built
 OF_RACE = 0.95  # of the time of the search after which no model is trained; the rest compares them
+CONTEXT_BINS = 16  # of autoregressive splines with a context, which may have several branches
 ROWS_A_COLUMN = 3  # fewest rows per column to fit a start to
-FEW_ROWS = 500  # rows per column below which one model has a mixture as its base
 DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
 
@@ -109,32 +112,43 @@ def candidates(
 ) -> list[Candidate]:
     """Returns the models that race for a table, the most promising first.
 
-    With few rows one of them has a mixture of normals as its base, if that fits better than a
-    single normal: flows that start without one overfit first. The arguments and the learning rate
-    of the search replace those of the models. With `plain` there are only splines without a start:
-    they keep circular columns whole, and begin within any condition budget. Tables of very few
-    rows get them too, since a start would be fitted to noise. `seconds` is about the time to
-    choose the number of components.
+    Without a context, one of them has a mixture of normals as its base, if that fits better than a
+    single normal: other flows separate clusters late. The arguments and the learning rate of the
+    search replace those of the models. With `plain` there are only splines without a start: they
+    keep circular columns whole, and begin within any condition budget. Tables of very few rows
+    get them too, since a start would be fitted to noise. `seconds` is about the time to choose
+    the number of components.
     """
     rows = len(table) / len(table.columns)
     dropout = next(share for below, share in DROPOUT if rows < below)
+    layers = {"depth": 3, "hidden": (96, 96)}
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
-    affine = {"depth": 32, "hidden": (96, 96), **common}
+    affine = {"depth": 16, "hidden": (64, 64), **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
-    results: list[Candidate] = [
+    results = [
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
+        ("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE),
         ("real_nvp", {**affine, "start": "whiten"}, LEARNING_RATE),
+        ("autoregressive", {**layers, "start": "whiten"}, LEARNING_RATE),
         ("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE),
     ]
+    if table.context_columns:  # couplings have little to read where the columns are few
+        layers["bins"] = CONTEXT_BINS
+        results[:2] = reversed(results[:2])
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
         results = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
-    elif rows < FEW_ROWS and not table.context_columns and seconds > 0:
+    elif not table.context_columns and seconds > 0:
         components = best_components(table.values, seconds, table.weights, clock=loop.clock)
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
             results.insert(1, ("spline", of_mixture, SLOWER))
+    arguments = {"dropout": dropout, **search.arguments}
     return [
-        (recipe, {**own, "dropout": dropout, **search.arguments}, search.learning_rate or rate)
+        Candidate(
+            recipe,
+            own | {name: value for name, value in arguments.items() if name in options_of(recipe)},
+            search.learning_rate or rate,
+        )
         for recipe, own, rate in results
     ]
 
@@ -360,12 +374,13 @@ class _Race:
         slowest so far, there is time left to compare them.
         """
         racers, longest, limit = list[Racer](), 0.0, OF_BUILDING * self._limit(seconds)
+        starts: Starts = {}
         for i, candidate in enumerate(entrants):
             begun = watch.seconds
             if racers and begun + longest > limit:
                 return racers, len(entrants) - i
             most_s = OF_CALIBRATION * self._limit(seconds)
-            racer = self._entered(candidate, device, steps / 2 / len(entrants), most_s)
+            racer = self._entered(candidate, device, starts, steps / 2 / len(entrants), most_s)
             racers += [] if racer is None else [racer]
             longest = max(longest, watch.seconds - begun)
         return racers, 0
@@ -378,18 +393,25 @@ class _Race:
         return SHARE * most * rows / self.settings.rows_a_step(rows)
 
     def _entered(
-        self, candidate: Candidate, device: str | torch.device | None, steps: float, most_s: float
+        self,
+        candidate: Candidate,
+        device: str | torch.device | None,
+        starts: Starts,
+        steps: float,
+        most_s: float,
     ) -> Racer | None:
         """Returns a model after a few steps; None if it cannot be built or is not finite."""
         settings = self.settings.model_copy(update={"compile": False})
         try:
-            model = with_bounds(ModelConfig(*candidate[:2]), self.domains, self.train)
+            model = with_bounds(
+                ModelConfig(candidate.recipe, candidate.arguments), self.domains, self.train
+            )
             flow = build_flow(model, self.train, settings.seed)
-            racer = Racer(candidate, flow, self.train, self.validation, settings, device)
+            racer = Racer(candidate, flow, self.train, self.validation, settings, device, starts)
         except ArgumentError:
             return None
         except DataError:
-            if "components" in candidate[1]:  # a mixture that does not fit; the others may
+            if "components" in candidate.arguments:  # a mixture that does not fit; the others may
                 return None
             raise
         racer.race(CALIBRATION_S, steps, loop.clock() + most_s)

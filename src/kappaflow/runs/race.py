@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -32,8 +32,18 @@ from kappaflow.training.progress import Bar
 from kappaflow.training.session import TrainingState
 
 RISE = 100  # steps over which the learning rate rises
-TURNS, STEPS_A_TURN = 4, 20  # most turns of a model in a round; its fewest steps in one
-Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest learning rate
+ROUNDS, LEAST_STEPS = 5, 20  # most rounds of a race; fewest steps of a model in one
+CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
+OVERFIT_DECAY = 1.0  # weight decay of a model of one normal base once it overfits
+Starts = dict[str, dict[str, Tensor]]  # fitted first layers by the kind of start
+
+
+class Candidate(NamedTuple):
+    """A model that may race: its recipe, its arguments and its highest learning rate."""
+
+    recipe: str
+    arguments: dict[str, Any]
+    learning_rate: float
 
 
 class Trial(BaseModel):
@@ -98,7 +108,11 @@ class ModelChoice(BaseModel):
 
     def settings(self, base: Settings) -> Settings:
         """Returns the settings with which the model that was chosen is trained."""
-        return base.model_copy(update={"learning_rate": self.learning_rate})
+        # Weight decay would move the components of a mixture, too.
+        mixture = self.arguments.get("components", 1) > 1
+        decay = base.overfit_decay or (None if mixture else OVERFIT_DECAY)
+        update = {"learning_rate": self.learning_rate, "overfit_decay": decay}
+        return base.model_copy(update=update)
 
     def rows(self) -> list[tuple[str, int, int, float, float, float]]:
         """Returns a row for each trial, as a report shows it."""
@@ -143,18 +157,25 @@ class Racer:
         validation: Table,
         settings: Settings,
         device: str | torch.device | None,
+        starts: Starts,
     ) -> None:
         self.recipe, self.arguments, self.learning_rate = candidate
         settings = settings.model_copy(update={"learning_rate": self.learning_rate})
         engine = make_engine(flow, device, settings.precision)
         name_columns(flow, train.columns, train.context_columns)
         rows, self.held_out = batch_of(train, flow), batch_of(validation, flow)
+        kind = f"{self.arguments['start']} {self.arguments.get('components', 1)}"
+        if kind in starts:  # fitted to the same rows
+            flow.standardization.load_state_dict(starts[kind])
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             fit_standardization(flow, rows)
+        starts[kind] = flow.standardization.state_dict()
         objective = MaximumLikelihood(flow, rows, self.held_out, settings, engine)
         self.training = Training(objective, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
+        self.gain = math.inf  # nats by which the last turn lowered the NLL
+        self._scores: tuple[int, Tensor] | None = None  # and the step of their weights
         self.condition: float | None = None
 
     def race(self, seconds: float, last: float, end: float = math.inf) -> None:
@@ -163,7 +184,7 @@ class Racer:
         Stops after `patience` epochs without improvement too. Takes at least one step before
         `last`.
         """
-        started, progress = time.process_time(), self.training.progress
+        started, progress, before = time.process_time(), self.training.progress, self.nll
 
         def is_over() -> bool:
             late = time.process_time() >= started + seconds or loop.clock() >= end
@@ -179,6 +200,7 @@ class Racer:
         except NumericalError:
             self.failed = True
         self.seconds += time.process_time() - started
+        self.gain = before - self.nll if math.isfinite(self.nll) else 0.0
 
     def _rate(self) -> float:
         """Returns the learning rate of the next step: a linear rise, then the highest."""
@@ -207,8 +229,11 @@ class Racer:
 
     def scores(self) -> Tensor:
         """Returns log p of the validation rows on standardized columns, by the best weights."""
-        with self._best_weights() as flow:
-            return log_prob_of(flow, self.held_out) - standardization_log_det(flow)
+        if self._scores is None or self._scores[0] != self.step:
+            with self._best_weights() as flow:
+                log_prob = log_prob_of(flow, self.held_out) - standardization_log_det(flow)
+            self._scores = self.step, log_prob
+        return self._scores[1]
 
     def measure_condition(self) -> None:
         """Measures the 95 % condition number on validation rows, of the best weights."""
@@ -244,36 +269,55 @@ class Stopwatch:
 
 
 def raced(racers: list[Racer], end: float, steps: float, share: float, show: Bar) -> list[Racer]:
-    """Returns all models, the best first; each round eliminates the worse half.
+    """Returns all models, the best first; rounds eliminate those that are certainly worse.
 
-    The models of a round take turns, and all get the same processor time in a turn. How much it is
-    follows from the time left until the clock reads `end`, and from the processor's share in the
-    turn before (`share` before the first turn). `steps` limits the steps of all models together.
+    All models in a round are trained for the same processor time. How much it is follows from the
+    time left until the clock reads `end`, and from the processor's share in the round before
+    (`share` before the first). `steps` limits the steps of all models together. The race ends
+    early with one model left.
     """
     out: list[Racer] = []
-    rounds = max(1, math.ceil(math.log2(len(racers))))
+    of_a_round = LEAST_STEPS * len(racers) * max(racer.step_s for racer in racers)
+    rounds = min(ROUNDS, max(1, int(share * (end - loop.clock()) / of_a_round)))
     for number in range(rounds):
-        show(number / rounds, f"round {number + 1} of {rounds}: {len(racers)} models")
-        until = loop.clock() + (end - loop.clock()) / (rounds - number)
-        first = [racer.step for racer in racers]
-        of_a_turn = STEPS_A_TURN * len(racers) * max(racer.step_s for racer in racers)
-        turns = min(TURNS, max(1, int(share * (until - loop.clock()) / of_a_turn)))
-        for turn in range(turns):
-            left = until - loop.clock()
-            if turn and left <= 0:
-                break
-            watch = Stopwatch()
-            seconds = share * max(0.0, left) / (turns - turn) / len(racers)
-            of_each = steps / rounds / len(racers) * (turn + 1) / turns
-            for racer, step in zip(racers, first, strict=True):
-                racer.race(seconds, step + of_each, end)
-            share = watch.processor_share
+        left = end - loop.clock()
+        if number and (left <= 0 or len(racers) == 1):
+            break
+        show(number / rounds, f"round {number + 1} of at most {rounds}: {len(racers)} models")
+        watch, turns = Stopwatch(), (rounds - number) * len(racers)
+        before = sum(racer.step for racer in racers)
         for racer in racers:
+            racer.race(share * max(0.0, left) / turns, racer.step + steps / turns, end)
             racer.round += 1
-        racers = sorted(racers, key=lambda racer: racer.nll)
-        keep = max(1, math.ceil(len(racers) / 2))
-        racers, out = racers[:keep], racers[keep:] + out
+        steps -= sum(racer.step for racer in racers) - before
+        share = watch.processor_share
+        racers, behind = _compared(racers)
+        out = behind + out
     return racers + out
+
+
+def _compared(racers: list[Racer]) -> tuple[list[Racer], list[Racer]]:
+    """Returns the models that stay in a race and those that leave it, each the best first.
+
+    A model leaves if it is worse than the best by more than two standard errors of the difference,
+    row by row, and by more than it gained in its last turn.
+    """
+    best, *others = sorted(racers, key=lambda racer: racer.nll)
+    stay, leave = [best], list[Racer]()
+    for racer in others:
+        gap = (
+            math.inf
+            if math.isinf(racer.nll)
+            else mean(best.scores() - racer.scores(), best.weights)
+        )
+        error = (
+            0.0
+            if math.isinf(gap)
+            else standard_error(best.scores() - racer.scores(), best.weights)
+        )
+        certain = gap > CERTAIN * error and gap > racer.gain
+        (leave if certain else stay).append(racer)
+    return stay, leave
 
 
 def preferred(ranked: list[Racer]) -> list[Racer]:

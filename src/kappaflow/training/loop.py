@@ -27,6 +27,7 @@ from kappaflow.training.settings import EnergySettings, Settings
 
 CLOCK_EVERY = 10  # steps between two readings of the clock, with several ranks
 MOST_CLOSING = 0.2  # share of a time limit that is kept for the end of the last epoch, at most
+OVERFIT_EPOCHS, OVERFIT_NATS = 10, 0.01  # without a better validation likelihood; and its loss
 clock = time.perf_counter  # benchmarks replace it by processor time
 
 
@@ -58,6 +59,7 @@ class Progress(_Plain):
     time_s: float = 0.0
     closing_s: float = 0.0  # longest time from the last step of an epoch to the next epoch
     measured: int = 0  # number of measurements of the conditioning that were due
+    overfit_epoch: int = 0  # after which the weight decay became `overfit_decay`; 0 for none
     dual: DualVariable = field(default_factory=DualVariable)
     scale: dict[str, int | float] = field(default_factory=dict)
     optimizer: Any = None  # the state of an optimizer of the caller, without its tensors
@@ -105,6 +107,8 @@ class Training:
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
         """Returns the limit that ends the training, such as "max_epochs", after the training."""
         while (reason := self._finished()) is None:
+            if self._overfits():
+                self._decay_more()
             averages = self._epoch(self._learning_rate)
             self.progress.epoch += 1
             with self._closing():
@@ -159,6 +163,7 @@ class Training:
         self.progress, self.start = Progress.of(progress), Start.of(progress)
         self.history = list(history)
         self.optimizer.load_state_dict(entries, self.progress.optimizer)
+        self._set_decay()
         self.objective.follow(self.progress)
         self.engine.restore_scaler(self.progress.scale)
 
@@ -170,13 +175,42 @@ class Training:
     def _finished(self) -> str | None:
         """Returns the limit that the training has reached, if any."""
         progress, objective = self.progress, self.objective
-        if progress.epoch - max(progress.best_epoch, self.start.start_epoch) >= objective.patience:
+        since = max(progress.best_epoch, self.start.start_epoch, progress.overfit_epoch)
+        if progress.epoch - since >= objective.patience:
             return "patience"
         if progress.epoch and from_rank_zero(self._time_share) >= 1:
             return "max_time_s"
         used = progress.epoch + self._epochs_of_others()
         is_last = used * objective.steps_per_epoch >= objective.steps
         return objective.limit if is_last else None
+
+    def _overfits(self) -> bool:
+        """Returns whether training rows have become likelier for long, and held-out ones not."""
+        progress, history, value = self.progress, self.history, self.objective.value
+        worse = progress.epoch - progress.best_epoch
+        if self._overfit_decay is None or progress.overfit_epoch or worse < OVERFIT_EPOCHS:
+            return False
+        best, last = history[-1 - worse], history[-1]
+        return last["train_nll"] < best["train_nll"] and last[value] > best[value] + OVERFIT_NATS
+
+    def _decay_more(self) -> None:
+        """Goes back to the best weights, to continue with the weight decay against overfitting."""
+        self.flow.load_state_dict(self.best)
+        self.average = WeightEMA(self.flow, self.settings.average)
+        self.progress.overfit_epoch = self.progress.epoch
+        self._set_decay()
+
+    @property
+    def _overfit_decay(self) -> float | None:
+        """The weight decay against overfitting; None with the optimizer of a caller."""
+        if isinstance(self.optimizer, AdamW) and isinstance(self.settings, Settings):
+            return self.settings.overfit_decay
+        return None
+
+    def _set_decay(self) -> None:
+        decay, optimizer = self._overfit_decay, self.optimizer
+        if decay is not None and self.progress.overfit_epoch and isinstance(optimizer, AdamW):
+            optimizer.weight_decay = decay
 
     def _time_share(self) -> float:
         """Returns the used share of the time for steps; 0 without a limit on time."""
@@ -293,6 +327,7 @@ class Training:
         figures |= {
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "learning_rate_share": self._rate_share,
+            "weight_decay": getattr(self.optimizer, "weight_decay", None),
             "skipped_steps": progress.skipped_steps,
             "blamed": progress.blamed,
             **from_rank_zero(self._costs),

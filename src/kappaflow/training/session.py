@@ -49,8 +49,11 @@ def history_facts(result: FitResult) -> list[tuple[str, str]]:
     """Returns the facts of a report about the course of a training; none without a history."""
     if not result.history:
         return []
-    last = result.history[-1]
+    first, last = result.history[0].get("weight_decay"), result.history[-1]
+    decayed = [f["epoch"] for f in result.history if f.get("weight_decay") != first]
+    overfit = f"{last.get('weight_decay'):g} from epoch {decayed[0]}" if decayed else None
     return [
+        *([("weight decay against overfitting", overfit)] if overfit else []),
         ("epochs", f"{last['epoch']} (best: {result.best_epoch})"),
         ("stopped because of", STOPPED.get(result.stopped_because, result.stopped_because)),
         ("time", f"{last['time_s']:.0f} s"),

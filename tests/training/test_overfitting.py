@@ -1,0 +1,62 @@
+"""A training that overfits goes on from its best weights, with more weight decay."""
+
+import numpy as np
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.training import Callback
+
+
+def bent(rows, seed):
+    """Returns rows of three columns; the second bends with the first."""
+    x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed))
+    x[:, 1] = 0.5 * x[:, 1] + x[:, 0] ** 2
+    return x
+
+
+def overfit(**settings):
+    """Returns the result of a training on few rows, which the flow can learn by heart."""
+    x, held_out = bent(256, 0), bent(1000, 1)
+    torch.manual_seed(0)
+    flow = kf.real_nvp(3, depth=4, hidden=(64, 64))
+    fixed = {"max_epochs": 80, "patience": 40, "learning_rate": 5e-3, "progress": False}
+    return kf.fit(flow, x, validation=held_out, **fixed, **settings)
+
+
+def test_more_weight_decay_helps_where_a_flow_overfits():
+    """It sets in ten epochs after the best one, is stored, and improves the likelihood."""
+    plain, decayed = overfit(), overfit(overfit_decay=3.0)
+    values = [figures["weight_decay"] for figures in decayed.history]
+    first = values.index(3.0)
+    assert values[:first] == [1e-4] * first and set(values[first:]) == {3.0}
+    nll = [figures["validation_nll"] for figures in decayed.history]
+    assert np.argmin(nll[:first]) <= first - 10 and nll[first] < nll[first - 1]
+    assert decayed.validation_nll < plain.validation_nll
+    assert nll[-1] < plain.history[-1]["validation_nll"] - 0.03
+    assert {figures["weight_decay"] for figures in plain.history} == {1e-4}
+
+
+def test_a_flow_that_does_not_overfit_keeps_its_weight_decay():
+    x = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    flow = kf.real_nvp(2, depth=2, hidden=(8,))
+    result = kf.fit(flow, x, max_epochs=16, overfit_decay=3.0, progress=False)
+    assert {figures["weight_decay"] for figures in result.history} == {1e-4}
+
+
+class Stop(Callback):
+    """Interrupts a training once the weight decay has risen."""
+
+    def on_epoch(self, flow, figures):
+        if figures["weight_decay"] == 3.0:
+            raise KeyboardInterrupt
+
+
+def test_a_resumed_training_keeps_the_weight_decay(tmp_path):
+    """Its losses are those of a training that was not interrupted."""
+    with pytest.raises(KeyboardInterrupt):
+        overfit(overfit_decay=3.0, out=tmp_path / "run", callbacks=[Stop()])
+    resumed = overfit(overfit_decay=3.0, out=tmp_path / "run")
+    whole = overfit(overfit_decay=3.0)
+    losses = [[f["train_nll"] for f in result.history] for result in (resumed, whole)]
+    assert losses[0] == losses[1]
