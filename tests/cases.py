@@ -467,7 +467,7 @@ BIJECTIONS = {
     ),
     "AutoregressiveSpline": Case(lambda: autoregressive(4), (4,)),
     "AutoregressiveSpline, context, skips": Case(
-        lambda: autoregressive(3, hidden=(8, 8, 4), context_features=2, residual=True), (3,), 2
+        lambda: autoregressive(3, hidden=(5, 5, 4), context_features=2, residual=True), (3,), 2
     ),
     "AutoregressiveSpline, more features than units": Case(
         lambda: autoregressive(5, hidden=(2, 3), bins=2, activation="silu"), (5,)

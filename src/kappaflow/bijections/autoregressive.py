@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from kappaflow._checks import batch, natural_int, positive_float
-from kappaflow.autograd.replay import without_autocast
+from kappaflow.autograd.replay import has_autocast, without_autocast
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.bijections.coupling import checked_context
 from kappaflow.bijections.log_scales import bounded, bounded_slope
 from kappaflow.bijections.spline import Pieces, pulled_back, spline_values
 from kappaflow.bijections.spline_shape import SplineShape
 from kappaflow.linearization import Linearization, dense
-from kappaflow.nets.linearized import RecordedNetwork
+from kappaflow.nets.linearized import LinearizedMLP, RecordedNetwork, is_plain
 from kappaflow.nets.masked import MaskedMLP
 from kappaflow.registry import register
 
@@ -136,7 +136,10 @@ class AutoregressiveLinearization(Linearization):
     """
 
     def __init__(self, layer: AutoregressiveSpline, x: Tensor, context: Tensor | None) -> None:
-        self._network = RecordedNetwork(layer.numbers, x, context)
+        if is_plain(layer.network, MaskedMLP) and not has_autocast(x.device.type):
+            self._network = LinearizedMLP(layer.network, x, context)
+        else:
+            self._network = RecordedNetwork(layer.numbers, x, context)
         raw_scale, shift, raw = layer.split(self._network.value)
         log_scale = bounded(raw_scale, layer.scale_bound)
         scaled = (x - shift) * log_scale.exp()

@@ -13,6 +13,7 @@ from kappaflow.linearization import pulled_back, pushed_forward
 from kappaflow.nets.conv import ConvNet, hidden_layers, last_convolution
 from kappaflow.nets.exact_type import is_exact, is_exactly
 from kappaflow.nets.layers import fast_layout
+from kappaflow.nets.masked import MaskedLinear, MaskedMLP
 from kappaflow.nets.mlp import MLP
 
 Network = Callable[[Tensor, Tensor | None], Tensor]
@@ -70,13 +71,13 @@ class LinearizedMLP:
     def __init__(self, net: MLP, x: Tensor, context: Tensor | None = None) -> None:
         *hidden, last = _layers_of(net)
         self._inputs, self._fixed = x.shape[1], 0 if context is None else context.shape[1]
-        self._last = last.weight
+        self._last = _weight_of(last)
         self._hidden: list[tuple[Tensor, Tensor, bool]] = []
         h = x if context is None else torch.cat((x, context), dim=1)
-        for layer in hidden:
+        for number, layer in enumerate(hidden):
             activated = torch.relu(layer(h))
-            added = net.residual and h.shape == activated.shape
-            self._hidden.append((layer.weight, activated > 0, added))
+            added = net.skips(number) and h.shape == activated.shape
+            self._hidden.append((_weight_of(layer), activated > 0, added))
             h = h + activated if added else activated
         self.value = last(h)
 
@@ -99,14 +100,18 @@ class LinearizedMLP:
             return h[..., : self._inputs]
 
 
-def is_plain(net: nn.Module) -> TypeGuard[MLP]:
+def is_plain(net: nn.Module, kind: type[MLP] = MLP) -> TypeGuard[MLP]:
     """Returns whether a network is a plain ReLU `MLP`, so that its weights give its derivative."""
-    if not is_exactly(net, MLP) or net.activation != "relu" or (net.training and net.dropout):
+    if not is_exactly(net, kind) or net.activation != "relu" or (net.training and net.dropout):
         return False
-    layers = list(net.layers)
-    return all(is_exactly(layer, nn.Linear) for layer in layers) and not any(
+    layers, layer_kind = list(net.layers), MaskedLinear if kind is MaskedMLP else nn.Linear
+    return all(is_exactly(layer, layer_kind) for layer in layers) and not any(
         part._forward_hooks or part._forward_pre_hooks for part in (net, *layers)
     )
+
+
+def _weight_of(layer: nn.Linear) -> Tensor:
+    return layer.weight * layer.mask if isinstance(layer, MaskedLinear) else layer.weight
 
 
 def _layers_of(net: MLP) -> list[nn.Linear]:

@@ -71,7 +71,7 @@ class MaskedMLP(MLP):
             features, features * count, hidden, context_features=context_features, **options
         )
         lowest = 1 if features > 1 and not context_features else 0
-        degrees = [torch.tensor([0] * context_features + [*range(1, features + 1)])]
+        degrees = [torch.tensor([*range(1, features + 1), *[0] * context_features])]
         degrees += [lowest + torch.arange(n) * (features - lowest) // n for n in hidden]
         degrees += [torch.arange(features).repeat(count)]
         self.layers = nn.ModuleList(MaskedLinear(a[:, None] >= b) for b, a in pairwise(degrees))
@@ -80,12 +80,8 @@ class MaskedMLP(MLP):
         counts = [torch.bincount(some, minlength=features).cumsum(0) for some in degrees[1:-1]]
         self.counts: list[list[int]] = [some.tolist() for some in counts]
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        h = x if context is None else torch.cat((context, x), dim=1)
-        for number, layer in enumerate(self.layers[:-1]):
-            activated = self._activated(layer(h))
-            h = h + activated if self._skips(number) else activated
-        return self.layers[-1](h)
+    def skips(self, number: int) -> bool:
+        return number > 0 and super().skips(number)
 
     def in_turn(
         self, x: Tensor, context: Tensor | None, solve: Callable[[int, Tensor], Tensor]
@@ -95,23 +91,22 @@ class MaskedMLP(MLP):
         Each unit is computed once. Of x, (B, D), only the shape and the dtype count.
         """
         layers: list[Any] = list(self.layers)
+        weights = [layer.weight for layer in layers]
+        weights[0] = weights[0].roll(self.context_features, 1)  # the context comes first here
         units = [[x[:, :0]] for _ in layers]  # what each layer reads, in its order
         units[0] += [] if context is None else [context]
         ones = [x.new_ones(x.shape[0], counts[-1]) for counts in self.counts]
         kept = [dropout(some, self.dropout, training=self.training) for some in ones]
 
         def read(number: int, rows: slice) -> Tensor:
-            h, layer = torch.cat(units[number], 1), layers[number]
-            return linear(h, layer.weight[rows, : h.shape[1]], layer.bias[rows])
+            h = torch.cat(units[number], 1)
+            return linear(h, weights[number][rows, : h.shape[1]], layers[number].bias[rows])
 
         for feature in range(self.features):
             for number, counts in enumerate(self.counts):
                 rows = slice(counts[feature - 1] if feature else 0, counts[feature])
                 new = self._activate(read(number, rows)) * kept[number][:, rows]
-                units[number + 1].append(new + units[number][-1] if self._skips(number) else new)
+                before = self.counts[number - 1] if self.skips(number) else None
+                units[number + 1].append(new + units[number][-1] if before == counts else new)
             units[0].append(solve(feature, read(-1, slice(feature, None, self.features))))
         return torch.cat(units[0][-self.features :], 1)
-
-    def _skips(self, number: int) -> bool:
-        """Returns whether a skip connection leads past a hidden layer."""
-        return self.residual and number > 0 and self.counts[number] == self.counts[number - 1]

@@ -111,10 +111,14 @@ class MLP(ReadingNetwork):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns (B, outputs) for inputs (B, inputs) and contexts (B, context_features)."""
         h = x if context is None else torch.cat((x, context), dim=1)
-        for layer in self.layers[:-1]:
+        for number, layer in enumerate(self.layers[:-1]):
             activated = self._activated(layer(h))
-            h = h + activated if self.residual and h.shape == activated.shape else activated
+            h = h + activated if self.skips(number) and h.shape == activated.shape else activated
         return self.layers[-1](h)
+
+    def skips(self, number: int) -> bool:
+        """Returns whether a skip connection leads past a hidden layer, if its widths are equal."""
+        return self.residual
 
     def _activated(self, h: Tensor) -> Tensor:
         """Returns h after the activation and dropout."""
