@@ -295,10 +295,10 @@ class TrainingOptions:
             fit_auto and the estimators use 5e-3, or the rate of the model that a search chose.
         warmup: Share of all steps over which the learning rate rises to its maximum.
         weight_decay: Decoupled weight decay (AdamW).
-        overfit_decay: Weight decay with which training goes on from the best weights, once, when
+        overfit_decay: Weight decay with which training resumes from the best weights, once, when
             the flow overfits: for 10 epochs the likelihood of the training rows has risen, and
             that of the validation rows has not. The model search uses 1. Default: the training
-            goes on as before until patience ends it.
+            continues as before until patience ends it.
         clip_norm: Maximum norm of the gradient of a step.
         average: Decay of the exponential moving average of the weights, which is validated and
             kept; 0 keeps the weights themselves.

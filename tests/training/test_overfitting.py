@@ -1,4 +1,4 @@
-"""A training that overfits goes on from its best weights, with more weight decay."""
+"""A training that overfits resumes from its best weights, with more weight decay."""
 
 import numpy as np
 import pytest
