@@ -31,6 +31,20 @@ def test_normal_rows_keep_the_identity(rows):
     assert (curves(x)[0][:, 1] - x[:, 1]).abs().max() > 0.5
 
 
+def test_before_couplings_the_gaps_between_modes_stay():
+    """Five modes in 3 columns, 10 epochs: 0.31 nats with narrow gaps, 0.16 with these."""
+    x = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0)) / 4
+    x[::2] += 2
+    curve, kept = Gaussianize(1), Gaussianize(1, keep_gaps=True)
+    for part in (curve, kept):
+        part.fit(x)
+    gaps = [part(torch.tensor([[0.7], [1.3]]))[0].diff(dim=0).item() for part in (curve, kept)]
+    assert gaps[0] < 0.25 < 0.5 < gaps[1]
+    flows = [kf.spline(features, start="gaussianize") for features in (1, 2)]
+    parts = [part for flow in flows for part in flow.chain() if isinstance(part, Gaussianize)]
+    assert [part.keep_gaps for part in parts] == [False, True]
+
+
 RNG = np.random.default_rng(0)
 NORMALS = RNG.normal(size=5000)
 AWKWARD = {

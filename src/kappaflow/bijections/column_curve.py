@@ -49,6 +49,7 @@ def fit_curve(values: Array, mass: Array, bins: int) -> ColumnCurve:
 
     The scale of the weights does not matter: a value that repeats is no more evidence than others.
     """
+    values, mass = values[mass > 0], mass[mass > 0]
     shares = mass / mass.sum()
     light = np.minimum(shares, HEAVY)
     points, weights = _grouped(values, shares * (light.sum() ** 2 / (light @ light)))
@@ -73,6 +74,23 @@ def fit_curve(values: Array, mass: Array, bins: int) -> ColumnCurve:
             break
         best = fit
     return _with_normal_tails(points, weights, best[1])
+
+
+def with_gaps(curve: ColumnCurve) -> ColumnCurve:
+    """Returns a curve that does not narrow the gaps between modes.
+
+    Couplings after it would have to jump from one mode to the next.
+    """
+    typical = 2 / np.ptp(np.interp([-1, 1], curve.scores, curve.knots))
+
+    def raised(slopes: Array) -> Array:
+        before, after = np.maximum.accumulate(slopes), np.maximum.accumulate(slopes[::-1])[::-1]
+        return np.maximum(slopes, np.minimum(np.minimum(before, after), typical))
+
+    widths = np.diff(curve.knots)
+    scores = np.append(0.0, np.cumsum(widths * raised(np.diff(curve.scores) / widths)))
+    scores -= np.interp(0, curve.scores, scores)
+    return curve._replace(scores=scores, slopes=raised(curve.slopes))
 
 
 def _grouped(values: Array, mass: Array) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from kappaflow._checks import feature_batch, natural_int, positive_int
 from kappaflow.autograd.checkpoint import is_traced
 from kappaflow.bijection import Bijection, log_det_dtype
-from kappaflow.bijections.column_curve import fit_curve
+from kappaflow.bijections.column_curve import fit_curve, with_gaps
 from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.inputs import flag_text
 from kappaflow.registry import register
@@ -31,6 +31,8 @@ class Gaussianize(Bijection):
         features: Number of features D.
         bins: Largest number of bins of each spline. A curve uses as many as its rows determine.
         padding: Number of padding features, which come last and stay unchanged.
+        keep_gaps: Do not narrow the gaps between modes, for couplings after it, which would have
+            to jump from one mode to the next.
 
     Source:
         Marginal Gaussianization: Chen, Gopinath 2000. The splines are those of Gregory and
@@ -45,11 +47,14 @@ class Gaussianize(Bijection):
         (True, True)
     """
 
-    def __init__(self, features: int, *, bins: int = 64, padding: int = 0) -> None:
+    def __init__(
+        self, features: int, *, bins: int = 64, padding: int = 0, keep_gaps: bool = False
+    ) -> None:
         super().__init__()
         self.features = positive_int("features", features)
         self.bins = positive_int("bins", bins)
         self.padding = natural_int("padding", padding)
+        self.keep_gaps = bool(keep_gaps)
         line = torch.linspace(-1, 1, bins + 1).repeat(features, 1)
         self.knots: Tensor
         self.scores: Tensor
@@ -70,7 +75,8 @@ class Gaussianize(Bijection):
         for i in range(self.features - self.padding):
             values, index = np.unique(rows[:, i], return_inverse=True)
             mass = np.bincount(index, counts).astype(np.float64)
-            *curve, scales = fit_curve(values, mass, self.bins)
+            fit = fit_curve(values, mass, self.bins)
+            *curve, scales = with_gaps(fit) if self.keep_gaps else fit
             self.tails[i] = torch.from_numpy(scales).to(self.tails)
             for buffer, array in zip((self.knots, self.scores, self.slopes), curve, strict=True):
                 buffer[i] = self._filled(torch.from_numpy(array)).to(buffer)

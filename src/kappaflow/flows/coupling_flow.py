@@ -79,8 +79,8 @@ def coupling_flow(
     mixing = couplings.mixing if isinstance(couplings, MixingOptions) else None
     if isinstance(couplings, MixingOptions):
         _check_mixing(mixing, couplings.condition_bound, partition)
-    layers = layers_before(start.start, joint, added)
     count = useful_depth(joint, depth, width)
+    layers = layers_before(start.start, joint, added, keep_gaps=count > 0)
     if count:
         turns = [turn if mixing is None else 0 for turn in range(count)]
         stack = _stack(
@@ -113,12 +113,14 @@ def base_of(start: StartOptions, joint: int) -> StandardNormal | NormalMixture:
     )
 
 
-def layers_before(start: StartName, joint: int, padding: Padding | None = None) -> list[Bijection]:
+def layers_before(
+    start: StartName, joint: int, padding: Padding | None = None, *, keep_gaps: bool = True
+) -> list[Bijection]:
     """Returns the layers that the first fit sets, before the couplings."""
     extra = padding_features(padding)
     layers: list[Bijection] = []
     if one_of("start", start, get_args(StartName)) == "gaussianize":
-        layers.append(Gaussianize(joint, padding=extra))
+        layers.append(Gaussianize(joint, padding=extra, keep_gaps=keep_gaps))
     if start != "identity" and padding is not None and not padding.has_density:
         raise ArgumentError(
             "'start' should be 'identity' with padding that has no density, because such padding "
@@ -127,7 +129,7 @@ def layers_before(start: StartName, joint: int, padding: Padding | None = None) 
     if start != "identity" and joint > 1:
         layers.append(Whiten(joint))
     if start == "whiten-gaussianize":
-        layers.append(Gaussianize(joint, padding=extra))
+        layers.append(Gaussianize(joint, padding=extra, keep_gaps=keep_gaps))
     return layers
 
 
