@@ -26,7 +26,8 @@ class Whiten(Bijection):
     r"""Six linear couplings on alternating halves that decorrelate the rows they were fitted to.
 
     It is the identity until `kappaflow.fit` fits it, to the symmetric square root of the inverse
-    covariance: :math:`z = \Sigma^{-1/2} x`. After that, its couplings are trained like all others.
+    covariance: :math:`z = \Sigma^{-1/2} x`. Its couplings are not trained: steps
+    of a training would tear nearly equal columns apart.
 
     Args:
         features: Number of features, at least 2.
@@ -54,6 +55,7 @@ class Whiten(Bijection):
         if features < 2:
             raise ArgumentError("'features' should be at least 2, got 1: nothing to decorrelate.")
         self.couplings = Chain(LinearCoupling(self._turn(i)) for i in range(COUPLINGS))
+        self.requires_grad_(False)
         self.fitted: Tensor
         self.register_buffer("fitted", torch.tensor(False))
 

@@ -125,13 +125,15 @@ def candidates(
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
     affine = {"depth": 16, "hidden": (64, 64), **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
+    linear = "whiten" if len(table.columns) > 1 else "identity"
     results = [
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
         ("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE),
-        ("real_nvp", {**affine, "start": "whiten"}, LEARNING_RATE),
-        ("autoregressive", {**layers, "start": "whiten"}, LEARNING_RATE),
-        ("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE),
+        ("real_nvp", {**affine, "start": linear}, LEARNING_RATE),
+        ("autoregressive", {**layers, "start": linear}, LEARNING_RATE),
     ]
+    if len(table.columns) > 1:
+        results.append(("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE))
     if table.context_columns:  # couplings have little to read where the columns are few
         layers["bins"] = CONTEXT_BINS
         results[:2] = reversed(results[:2])
