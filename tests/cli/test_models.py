@@ -7,6 +7,7 @@ from tests.cli.conftest import SMALL, read
 
 import kappaflow as kf
 from kappaflow.runs import model_search
+from kappaflow.runs.race import Candidate
 
 FEW = ("--depth", 2, "--max-epochs", 2, "--quiet")
 SPLINE = ("--model", "spline", "--bins", 4, "--tail-bound", 3, *SMALL)
@@ -89,7 +90,7 @@ def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, mon
         model_search,
         "candidates",
         lambda table, search, **more: [
-            (name, own | search.arguments, 5e-3) for name, own in entrants
+            Candidate(name, own | search.arguments, 5e-3) for name, own in entrants
         ],
     )
     words = ("fit", table, "--memory", "store", "--max-epochs", 48, "--batch-size", 64)

@@ -310,7 +310,8 @@ def test_of_models_as_good_as_each_other_the_best_conditioned_wins():
         weights = None
 
         def __init__(self, nll, scores, condition, last=2):
-            self.nll, self._scores, self._condition = nll, torch.tensor(scores), condition
+            self.forecast, self.nll = nll, nll
+            self._scores, self._condition = torch.tensor(scores), condition
             self.round, self.condition = last, None
 
         def scores(self):

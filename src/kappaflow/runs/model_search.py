@@ -134,9 +134,11 @@ def candidates(
     ]
     if len(table.columns) > 1:
         results.append(("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE))
-    if table.context_columns:  # couplings have little to read where the columns are few
+    if table.context_columns:
         layers["bins"] = CONTEXT_BINS
         results[:2] = reversed(results[:2])
+        if len(table.columns) == 1:  # the only coupling would be part of an autoregressive layer
+            results = [entry for entry in results if entry[0] == "autoregressive"]
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
         results = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
     elif not table.context_columns and seconds > 0:

@@ -54,7 +54,7 @@ class Trial(BaseModel):
         seconds: Processor time of its training.
         nll: Mean negative log-likelihood of validation rows, in nats on standardized columns.
         behind: Mean difference to the winner on the same rows, in nats; below 0 for a model that
-            is better than the winner, by no more than one standard error.
+            is better so far.
         error: Standard error of that difference.
         condition: The 95 % condition number, if it decided between two models.
     """
@@ -139,6 +139,10 @@ class ModelChoice(BaseModel):
                 numbers = f"{best.condition:.3g}", f"{second.condition:.3g}"
                 if numbers[0] != numbers[1]:
                     text += ", and better conditioned: {}, not {}".format(*numbers)
+            elif second.behind < 0:
+                text += (
+                    f", {-second.behind:.3f} ± {second.error:.3f} behind {second}, and gains more"
+                )
             else:
                 text += f", {second.behind:.3f} ± {second.error:.3f} better than {second}"
         if self.left_out:
@@ -221,6 +225,11 @@ class Racer:
         """The best validation NLL so far; infinite where none is finite."""
         best = self.training.progress.best_nll
         return math.inf if self.failed or not math.isfinite(best) else best
+
+    @property
+    def forecast(self) -> float:
+        """The validation NLL after another turn like the last."""
+        return self.nll - self.gain
 
     @property
     def weights(self) -> Tensor | None:
@@ -323,18 +332,21 @@ def _compared(racers: list[Racer]) -> tuple[list[Racer], list[Racer]]:
 def preferred(ranked: list[Racer]) -> list[Racer]:
     """Returns the models with the winner first.
 
-    Of the models in the last round that are as good as the best, up to one standard error of the
-    difference, the best conditioned wins.
+    The best is the one that would be so after another turn like the last. Of the models in the
+    last round that are as good as it, up to one standard error of the difference, the best
+    conditioned wins.
     """
     last = [
         trial for trial in ranked if trial.round == ranked[0].round and not math.isinf(trial.nll)
     ]
     if len(last) < 2:
         return ranked
-    best = last[0].scores()
-    behind = [(trial, best - trial.scores()) for trial in last]
-    weights = ranked[0].weights
-    tied = [trial for trial, gap in behind if mean(gap, weights) <= standard_error(gap, weights)]
+    best, weights = min(last, key=lambda racer: racer.forecast), ranked[0].weights
+    tied = [best]
+    for racer in last:
+        error = standard_error(best.scores() - racer.scores(), weights)
+        if racer is not best and racer.forecast - best.forecast <= error:
+            tied.append(racer)
     for racer in tied if len(tied) > 1 else ():
         racer.measure_condition()
     winner = min(tied, key=lambda racer: racer.condition or math.inf)
