@@ -225,7 +225,8 @@ def posteriors_values(results: dict[str, Any]) -> dict[str, Any]:
         tables.setdefault(size, {})[task] = [*scores, condition]
     means = {size: np.mean([*table.values()], 0).tolist() for size, table in tables.items()}
     chart = posteriors_chart(results)
-    return {"tables": tables, "means": means, "published": PUBLISHED, "chart": chart}
+    sizes = {name: min(line[name] for line in results["lines"]) for name in KEY[-2:]}
+    return {"tables": tables, "means": means, "published": PUBLISHED, "chart": chart} | sizes
 
 
 def posteriors_chart(results: dict[str, Any]) -> Chart:
@@ -234,7 +235,7 @@ def posteriors_chart(results: dict[str, Any]) -> Chart:
     for tone, name in enumerate(ESTIMATORS):
         of_name = [line for line in results["lines"] if line["estimator"] == name]
         x, y = (sum((line[key] for line in of_name), []) for key in ("condition_p95", "c2st"))
-        series.append(Series(name=name, x=x, y=y, tone=tone, kind="points"))
+        series += [Series(name=name, x=x, y=y, tone=tone, kind="points")] * bool(of_name)
     panel = Panel(x="95 % condition number", y="C2ST (0.5 at best)", x_log=True, series=series)
     title = "Distance from the reference posterior, and conditioning"
     caption = "Each point is one observation; the flow is that of standardized parameters."
