@@ -304,6 +304,8 @@ class TrainingOptions:
             kept; 0 keeps the weights themselves.
         patience: Epochs without a better validation likelihood after which training stops.
             Default: 30, or 500 steps if that is more.
+        cooldown: When patience ends, let the learning rate fall to zero over as many epochs, from
+            the best weights, before training stops. The model search does.
         conditioning_every: Epochs from one measurement of the conditioning to the next. The first
             epoch and the last are measured too. Default: about 40 measurements in a training.
         most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
@@ -330,6 +332,7 @@ class TrainingOptions:
     clip_norm: Positive = 5.0
     average: Share = 0.99
     patience: Count | None = None
+    cooldown: bool = False
     conditioning_every: Count | None = None
     most_skipped: Count = 20
     seed: Annotated[int, Limits(ge=0, lt=2**63)] = 0

@@ -60,3 +60,22 @@ def test_a_resumed_training_keeps_the_weight_decay(tmp_path):
     whole = overfit(overfit_decay=3.0)
     losses = [[f["train_nll"] for f in result.history] for result in (resumed, whole)]
     assert losses[0] == losses[1]
+
+
+def test_a_training_cools_down_before_patience_ends_it():
+    """The learning rate falls to zero over as many epochs, and the likelihood rises once more."""
+    x, held_out = bent(2000, 0), bent(2000, 1)
+    results = []
+    for cooldown in (False, True):
+        torch.manual_seed(0)
+        flow = kf.spline(3, depth=2, hidden=(16,))
+        settings = {"max_epochs": 400, "patience": 6, "learning_rate": 0.02, "average": 0.0}
+        results.append(
+            kf.fit(flow, x, validation=held_out, progress=False, cooldown=cooldown, **settings)
+        )
+    plain, cooled = results
+    assert plain.stopped_because == cooled.stopped_because == "patience"
+    assert len(cooled.history) == len(plain.history) + 6
+    shares = [figures["learning_rate_share"] for figures in cooled.history[-7:]]
+    assert sorted(shares, reverse=True) == shares and shares[-1] < 0.01 < 0.5 < shares[0]
+    assert cooled.validation_nll < plain.validation_nll - 0.005

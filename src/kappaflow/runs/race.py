@@ -111,7 +111,7 @@ class ModelChoice(BaseModel):
         # Weight decay would move the components of a mixture, too.
         mixture = self.arguments.get("components", 1) > 1
         decay = base.overfit_decay or (None if mixture else OVERFIT_DECAY)
-        update = {"learning_rate": self.learning_rate, "overfit_decay": decay}
+        update = {"learning_rate": self.learning_rate, "overfit_decay": decay, "cooldown": True}
         return base.model_copy(update=update)
 
     def rows(self) -> list[tuple[str, int, int, float, float, float]]:

@@ -60,6 +60,9 @@ class Progress(_Plain):
     closing_s: float = 0.0  # longest time from the last step of an epoch to the next epoch
     measured: int = 0  # number of measurements of the conditioning that were due
     overfit_epoch: int = 0  # after which the weight decay became `overfit_decay`; 0 for none
+    cooldown_epoch: int = 0  # after which the learning rate falls to zero; 0 for none
+    cooldown_step: int = 0
+    cooldown_share: float = 1.0  # of the highest learning rate at that step
     dual: DualVariable = field(default_factory=DualVariable)
     scale: dict[str, int | float] = field(default_factory=dict)
     optimizer: Any = None  # the state of an optimizer of the caller, without its tensors
@@ -106,7 +109,7 @@ class Training:
 
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
         """Returns the limit that ends the training, such as "max_epochs", after the training."""
-        while (reason := self._finished()) is None:
+        while (reason := self._finished()) is None or self._cools_down(reason):
             if self._overfits():
                 self._decay_more()
             averages = self._epoch(self._learning_rate)
@@ -176,6 +179,8 @@ class Training:
         """Returns the limit that the training has reached, if any."""
         progress, objective = self.progress, self.objective
         since = max(progress.best_epoch, self.start.start_epoch, progress.overfit_epoch)
+        if progress.cooldown_epoch:
+            since = progress.cooldown_epoch
         if progress.epoch - since >= objective.patience:
             return "patience"
         if progress.epoch and from_rank_zero(self._time_share) >= 1:
@@ -188,17 +193,41 @@ class Training:
         """Returns whether training rows have become likelier for long, and held-out ones not."""
         progress, history, value = self.progress, self.history, self.objective.value
         worse = progress.epoch - progress.best_epoch
-        if self._overfit_decay is None or progress.overfit_epoch or worse < OVERFIT_EPOCHS:
+        done = progress.overfit_epoch or progress.cooldown_epoch
+        if (
+            self._overfit_decay is None
+            or done
+            or worse < OVERFIT_EPOCHS
+            or not progress.best_epoch
+        ):
             return False
         best, last = history[-1 - worse], history[-1]
+        if None in {last["train_nll"], last[value], best["train_nll"]}:  # not finite
+            return False
         return last["train_nll"] < best["train_nll"] and last[value] > best[value] + OVERFIT_NATS
 
     def _decay_more(self) -> None:
-        """Goes back to the best weights, to continue with the weight decay against overfitting."""
-        self.flow.load_state_dict(self.best)
-        self.average = WeightEMA(self.flow, self.settings.average)
+        """Returns to the best weights, to continue with the weight decay against overfitting."""
+        self._return_to_best()
         self.progress.overfit_epoch = self.progress.epoch
         self._set_decay()
+
+    def _cools_down(self, reason: str) -> bool:
+        """Returns whether the learning rate falls to zero before patience ends the training."""
+        progress, settings = self.progress, self.settings
+        if reason != "patience" or not isinstance(settings, Settings) or not settings.cooldown:
+            return False
+        share = self.history[-1]["learning_rate_share"]
+        if progress.cooldown_epoch or share is None:
+            return False
+        self._return_to_best()
+        progress.cooldown_epoch, progress.cooldown_step = progress.epoch, progress.step
+        progress.cooldown_share = share
+        return True
+
+    def _return_to_best(self) -> None:
+        self.flow.load_state_dict(self.best)
+        self.average = WeightEMA(self.flow, self.settings.average)
 
     @property
     def _overfit_decay(self) -> float | None:
@@ -244,7 +273,13 @@ class Training:
         """Returns the rate of the next step: a linear rise, then half a cosine to zero."""
         warmup = 0.0 if self.start.start_step else self.settings.warmup
         done, planned = self._steps_done(), self._steps_planned()
-        return learning_rate_at(done, planned, highest=self.settings.learning_rate, warmup=warmup)
+        highest, progress = self.settings.learning_rate, self.progress
+        rate = learning_rate_at(done, planned, highest=highest, warmup=warmup)
+        if not progress.cooldown_epoch:
+            return rate
+        steps = self.objective.patience * self.objective.steps_per_epoch
+        done, highest = progress.step - progress.cooldown_step, highest * progress.cooldown_share
+        return min(rate, learning_rate_at(done, steps, highest=highest, warmup=0.0))
 
     def _epoch(
         self, rate: Callable[[], float], is_over: Callable[[], bool] = lambda: False
