@@ -34,7 +34,7 @@ class Energy:
     """
 
     unit, limit, value = "interval", "steps", "free_energy"
-    patience, compiled = sys.maxsize, False
+    patience, margin, compiled = sys.maxsize, 0.0, False
 
     def __init__(self, flow: Flow, log_density: LogDensity, settings: EnergySettings) -> None:
         self.flow, self.log_density, self.settings = flow.eval(), log_density, settings

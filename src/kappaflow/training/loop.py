@@ -27,7 +27,7 @@ from kappaflow.training.settings import EnergySettings, Settings
 
 CLOCK_EVERY = 10  # steps between two readings of the clock, with several ranks
 MOST_CLOSING = 0.2  # share of a time limit that is kept for the end of the last epoch, at most
-OVERFIT_EPOCHS, OVERFIT_NATS = 10, 0.01  # without a better validation likelihood; and its loss
+OVERFIT_EPOCHS = 10  # epochs without a better validation likelihood
 clock = time.perf_counter  # benchmarks replace it by processor time
 
 
@@ -60,6 +60,7 @@ class Progress(_Plain):
     closing_s: float = 0.0  # longest time from the last step of an epoch to the next epoch
     measured: int = 0  # number of measurements of the conditioning that were due
     overfit_epoch: int = 0  # after which the weight decay became `overfit_decay`; 0 for none
+    decays_more: bool = False
     cooldown_epoch: int = 0  # after which the learning rate falls to zero; 0 for none
     cooldown_step: int = 0
     cooldown_share: float = 1.0  # of the highest learning rate at that step
@@ -204,12 +205,15 @@ class Training:
         best, last = history[-1 - worse], history[-1]
         if None in {last["train_nll"], last[value], best["train_nll"]}:  # not finite
             return False
-        return last["train_nll"] < best["train_nll"] and last[value] > best[value] + OVERFIT_NATS
+        return (
+            last["train_nll"] < best["train_nll"]
+            and last[value] > best[value] + self.objective.margin
+        )
 
     def _decay_more(self) -> None:
         """Returns to the best weights, to continue with the weight decay against overfitting."""
         self._return_to_best()
-        self.progress.overfit_epoch = self.progress.epoch
+        self.progress.overfit_epoch, self.progress.decays_more = self.progress.epoch, True
         self._set_decay()
 
     def _cools_down(self, reason: str) -> bool:
@@ -223,6 +227,8 @@ class Training:
         self._return_to_best()
         progress.cooldown_epoch, progress.cooldown_step = progress.epoch, progress.step
         progress.cooldown_share = share
+        progress.decays_more &= progress.best_epoch > progress.overfit_epoch  # else it was in vain
+        self._set_decay()
         return True
 
     def _return_to_best(self) -> None:
@@ -237,9 +243,9 @@ class Training:
         return None
 
     def _set_decay(self) -> None:
-        decay, optimizer = self._overfit_decay, self.optimizer
-        if decay is not None and self.progress.overfit_epoch and isinstance(optimizer, AdamW):
-            optimizer.weight_decay = decay
+        if isinstance(self.optimizer, AdamW):
+            more = self._overfit_decay if self.progress.decays_more else None
+            self.optimizer.weight_decay = self.settings.weight_decay if more is None else more
 
     def _time_share(self) -> float:
         """Returns the used share of the time for steps; 0 without a limit on time."""

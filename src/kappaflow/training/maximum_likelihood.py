@@ -24,6 +24,9 @@ from kappaflow.training.nonfinite import first_nonfinite_layer
 from kappaflow.training.objective import Averages, Figures, Loss, Measured, State
 from kappaflow.training.settings import MEASUREMENTS, Settings
 
+OVERFIT_NATS = 0.01  # loss of validation likelihood by which a flow overfits, at least
+DEVIATION = 0.4  # of the change of log p of a validation row, about, for an error of that loss
+
 
 class Share(NamedTuple):
     """The rows of a batch that this rank takes, and their weight in the mean over ranks."""
@@ -57,6 +60,7 @@ class MaximumLikelihood:
         self.epochs = settings.epochs(self.steps_per_epoch)
         self.steps = self.steps_per_epoch * self.epochs
         self.patience = settings.epochs_of_patience(self.steps_per_epoch)
+        self.margin = max(OVERFIT_NATS, DEVIATION / len(validation) ** 0.5)
         self.start: State = {}  # the weights towards which those are moved that exceed the budget
         if settings.condition_budget is not None:
             self.start = copied(flow.state_dict())

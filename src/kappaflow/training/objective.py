@@ -38,8 +38,9 @@ class Objective(Protocol):
 
     `steps` is the length of a training that nothing else stops, `limit` the name of the setting
     for it. `value` is the figure that decides which weights are the best. `causes` are the likely
-    causes of steps that are not finite. `compiled` tells whether torch compiles the steps. `start`
-    has more tensors of a checkpoint, if any.
+    causes of steps that are not finite. `margin` is a rise of the value that is no chance.
+    `compiled` tells whether torch compiles the steps. `start` has more tensors of a checkpoint,
+    if any.
     """
 
     flow: Flow
@@ -51,6 +52,7 @@ class Objective(Protocol):
     steps_per_epoch: int
     steps: int
     patience: int
+    margin: float
     start: State
 
     def follow(self, progress: "Progress") -> None:
