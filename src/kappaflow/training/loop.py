@@ -111,8 +111,7 @@ class Training:
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
         """Returns the limit that ends the training, such as "max_epochs", after the training."""
         while (reason := self._finished()) is None or self._cools_down(reason):
-            if self._overfits():
-                self._decay_more()
+            self._adjust_decay()
             averages = self._epoch(self._learning_rate)
             self.progress.epoch += 1
             with self._closing():
@@ -190,31 +189,32 @@ class Training:
         is_last = used * objective.steps_per_epoch >= objective.steps
         return objective.limit if is_last else None
 
-    def _overfits(self) -> bool:
-        """Returns whether training rows have become likelier for long, and held-out ones not."""
-        progress, history, value = self.progress, self.history, self.objective.value
-        worse = progress.epoch - progress.best_epoch
-        done = progress.overfit_epoch or progress.cooldown_epoch
-        if (
-            self._overfit_decay is None
-            or done
-            or worse < OVERFIT_EPOCHS
-            or not progress.best_epoch
-        ):
-            return False
-        best, last = history[-1 - worse], history[-1]
-        if None in {last["train_nll"], last[value], best["train_nll"]}:  # not finite
-            return False
-        return (
-            last["train_nll"] < best["train_nll"]
-            and last[value] > best[value] + self.objective.margin
-        )
+    def _adjust_decay(self) -> None:
+        """Decays the weights more once the flow overfits, and less again if that is in vain."""
+        progress = self.progress
+        more = not progress.overfit_epoch and self._overfits()
+        on_trial = progress.decays_more and progress.best_epoch <= progress.overfit_epoch
+        in_vain = on_trial and progress.epoch - progress.overfit_epoch >= OVERFIT_EPOCHS
+        if more or in_vain:
+            self._return_to_best()
+            progress.overfit_epoch, progress.decays_more = progress.epoch, more
+            self._set_decay()
 
-    def _decay_more(self) -> None:
-        """Returns to the best weights, to continue with the weight decay against overfitting."""
-        self._return_to_best()
-        self.progress.overfit_epoch, self.progress.decays_more = self.progress.epoch, True
-        self._set_decay()
+    def _overfits(self) -> bool:
+        """Returns whether training rows become likelier and held-out ones steadily do not."""
+        progress, value = self.progress, self.objective.value
+        if self._overfit_decay is None or progress.cooldown_epoch or not progress.best_epoch:
+            return False
+        if progress.epoch - progress.best_epoch < OVERFIT_EPOCHS:
+            return False
+        half = OVERFIT_EPOCHS // 2
+        columns = [[f[name] for f in self.history[-2 * half :]] for name in ("train_nll", value)]
+        if any(None in column for column in columns):  # not finite
+            return False
+        train, held_out = ((sum(c[:half]) / half, sum(c[half:]) / half) for c in columns)
+        least = min(columns[1][half:])
+        rises = held_out[0] < held_out[1] and least > progress.best_nll + self.objective.margin
+        return train[1] < train[0] and rises
 
     def _cools_down(self, reason: str) -> bool:
         """Returns whether the learning rate falls to zero before patience ends the training."""
@@ -227,8 +227,6 @@ class Training:
         self._return_to_best()
         progress.cooldown_epoch, progress.cooldown_step = progress.epoch, progress.step
         progress.cooldown_share = share
-        progress.decays_more &= progress.best_epoch > progress.overfit_epoch  # else it was in vain
-        self._set_decay()
         return True
 
     def _return_to_best(self) -> None:
