@@ -20,6 +20,7 @@ from kappaflow.registry import register
 
 EM_ROWS, EM_STEPS = 10_000, 20  # largest numbers of rows and EM steps when fitting a mixture
 GROWTH = 2.2  # factor on the time when the number of components doubles
+IN_VAIN = 16  # factor on the number of components that ends the search if it gains nothing
 WORTH = 0.005  # smallest gain, in nats per row, that justifies doubling the components
 FLOOR = 1e-6  # added to the variances
 MOST_COMPONENTS = 128
@@ -356,9 +357,9 @@ def best_components(
     """Returns the number of components, a power of 2, with which a mixture fits rows (N, D) best.
 
     Each number is fitted to four fifths of the rows and scored on the rest, with their `weights`,
-    (N,). The search ends when doubling the components has gained less than `WORTH` nats per row
-    twice. `seconds` is the approximate time by the clock for the search and for fitting the
-    mixture afterwards: numbers that would take longer are not tried.
+    (N,). The search ends when 16 times the components gain less than `WORTH` nats per row.
+    `seconds` is the approximate time by the clock for the search and for fitting the mixture
+    afterwards: numbers that would take longer are not tried.
     """
     started, step = clock(), 0.0
     if len(rows) < LEAST_ROWS:
@@ -383,7 +384,7 @@ def best_components(
             break
         if result >= score + WORTH:
             best, score = count, result
-        elif count > 2 * best:  # 2 may be no better than 1 where 4 are
+        elif count >= IN_VAIN * best:  # fewer may not find a small cluster
             break
         count *= 2
         step = clock() - begun
