@@ -176,6 +176,10 @@ DAMAGES = {
         lambda s: rewrite_config(s, lambda c: c.update(dtype="load")),
         "asks for the type 'load', which is no floating-point type",
     ),
+    "columns are a number": (
+        lambda s: rewrite_config(s, lambda c: c.update(run={"columns": -1})),
+        "should have a list of names as 'columns', got -1",
+    ),
     "not a flow": (lambda s: rewrite_config(s, not_a_flow), "describes a Permutation, not a flow"),
     "unknown name": (
         lambda s: rewrite_config(s, lambda c: c["model"].update(name="test.Gone")),

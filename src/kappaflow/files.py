@@ -194,7 +194,11 @@ def build_model(config: ModelFile, source: Path, weights: dict[str, Tensor]) -> 
     if not isinstance(flow, Flow):
         raise FileError(f"{source} describes a {type(flow).__name__}, not a flow.")
     names = {"columns": config.columns, "context_columns": config.context_columns}
-    name_columns(flow, **{key: (config.run or {}).get(key, names[key]) for key in names})
+    names = {key: (config.run or {}).get(key, names[key]) or () for key in names}
+    for key, value in names.items():
+        if not isinstance(value, (list, tuple)) or not all(isinstance(n, str) for n in value):
+            raise FileError(f"{source} should have a list of names as {key!r}, got {value!r}.")
+    name_columns(flow, **names)
     return flow.to(dtype)
 
 
