@@ -248,16 +248,6 @@ def test_the_rounding_of_many_layers_is_not_a_wrong_log_det():
     assert set(findings(flow)) == {"KF203", *expected}
 
 
-def test_whitening_that_stays_as_it_was_fitted_is_not_called_frozen():
-    """Another parameter without a gradient is."""
-    flow = kf.real_nvp(2, depth=2, hidden=(8,), start="whiten")
-    flow.standardization.fit(torch.randn(64, 2))
-    assert "KF404" not in {finding.code for finding in kf.doctor(flow).findings}
-    list(flow.parameters())[-1].requires_grad_(False)
-    (finding,) = (f for f in kf.doctor(flow).findings if f.code == "KF404")
-    assert finding.evidence["parameters"] == 1
-
-
 class Cancelling(Scaled):
     """Its log_det is the difference of two large numbers."""
 

@@ -26,8 +26,7 @@ class Whiten(Bijection):
     r"""Six linear couplings on alternating halves that decorrelate the rows they were fitted to.
 
     It is the identity until `kappaflow.fit` fits it, to the symmetric square root of the inverse
-    covariance: :math:`z = \Sigma^{-1/2} x`. Its couplings are not trained: steps
-    of a training would tear nearly equal columns apart.
+    covariance: :math:`z = \Sigma^{-1/2} x`. After that, its couplings are trained like all others.
 
     Args:
         features: Number of features, at least 2.
@@ -55,7 +54,6 @@ class Whiten(Bijection):
         if features < 2:
             raise ArgumentError("'features' should be at least 2, got 1: nothing to decorrelate.")
         self.couplings = Chain(LinearCoupling(self._turn(i)) for i in range(COUPLINGS))
-        self.requires_grad_(False)
         self.fitted: Tensor
         self.register_buffer("fitted", torch.tensor(False))
 

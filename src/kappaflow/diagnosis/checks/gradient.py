@@ -13,7 +13,6 @@ from kappaflow.diagnosis.checks.dtypes import dtypes
 from kappaflow.diagnosis.checks.log_dets import solver_tolerance
 from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.measurements import Measurements, library_log_prob, to_float64
-from kappaflow.factor import Whiten
 from kappaflow.finding import Evidence
 from kappaflow.flows import Flow
 
@@ -221,12 +220,10 @@ def parameters_do_not_train(m: Measurements) -> Iterator[Symptom]:
     result = step(m)
     if result is None:
         return
-    whitening = (part for part in m.flow.modules() if isinstance(part, Whiten))
-    fitted = {id(parameter) for part in whitening for parameter in part.parameters()}
     frozen = [
         name.removeprefix("source.")
         for name, parameter in m.flow.named_parameters()
-        if not parameter.requires_grad and id(parameter) not in fitted
+        if not parameter.requires_grad
     ]
     for names, what in ((frozen, "frozen"), (result.idle, "not used by log_prob")):
         if names:
