@@ -296,9 +296,9 @@ class TrainingOptions:
         warmup: Share of all steps over which the learning rate rises to its maximum.
         weight_decay: Decoupled weight decay (AdamW).
         overfit_decay: Weight decay with which training resumes from the best weights, once, when
-            the flow overfits: for 10 epochs the likelihood of the training rows has risen, and
-            that of the validation rows has not. The model search uses 1. Default: the training
-            continues as before until patience ends it.
+            the flow overfits: training rows become likelier and validation rows less likely. If
+            it brings nothing within 10 epochs, training returns to the best weights without it.
+            The model search uses 1. Default: training continues until patience ends it.
         clip_norm: Maximum norm of the gradient of a step.
         average: Decay of the exponential moving average of the weights, which is validated and
             kept; 0 keeps the weights themselves.

@@ -149,9 +149,9 @@ def _ends_of_leaves(uniform: Array, weights: Array, most: int) -> Places:
     levels = [np.arange(2**level + 1) * len(weights) // 2**level for level in range(depth + 1)]
     best, is_split = log_likelihood(levels[-1]), list[NDArray[np.bool_]]()
     for ends in levels[-2::-1]:
-        whole, halves = log_likelihood(ends), best[::2] + best[1::2] - NATS_A_KNOT
-        is_split.insert(0, halves > whole)
-        best = np.maximum(whole, halves)
+        undivided, halves = log_likelihood(ends), best[::2] + best[1::2] - NATS_A_KNOT
+        is_split.insert(0, halves > undivided)
+        best = np.maximum(undivided, halves)
     chosen, nodes = [0, len(weights)], np.array([0])
     for split, ends in zip(is_split, levels[1:], strict=True):
         nodes = nodes[split[nodes]]
@@ -268,15 +268,15 @@ class _Likelihood:
         heights, v = np.diff(curve.scores), 1 - u
         h, s, d0, d1 = heights[k], (heights / self.widths)[k], curve.slopes[k], curve.slopes[k + 1]
         uu, uv, vv = u * u, u * v, v * v
-        whole, slope = s * (uu + vv) + (d0 + d1) * uv, d1 * uu + 2 * s * uv + d0 * vv
-        part = (s * uu + d0 * uv) / whole
-        z, log_slope = curve.scores[k] + h * part, 2 * np.log(s / whole) + np.log(slope)
+        total, slope = s * (uu + vv) + (d0 + d1) * uv, d1 * uu + 2 * s * uv + d0 * vv
+        part = (s * uu + d0 * uv) / total
+        z, log_slope = curve.scores[k] + h * part, 2 * np.log(s / total) + np.log(slope)
         rows, each, zh = np.zeros((len(u), 2 * bins + 4)), np.arange(len(u)), z * h
         rows[:, 1 : bins + 1] = np.where(np.arange(bins) < k[:, None], -z[:, None] * heights, 0.0)
-        rows[each, 1 + k] = 2 + 2 * s * (uv / slope - (uu + vv) / whole)
-        rows[each, 1 + k] -= zh * (part + s * (uu - part * (uu + vv)) / whole)
-        rows[each, bins + 1 + k] = d0 * (vv / slope - (2 + zh * (1 - part)) * uv / whole)
-        rows[each, bins + 2 + k] = d1 * (uu / slope - (2 - zh * part) * uv / whole)
+        rows[each, 1 + k] = 2 + 2 * s * (uv / slope - (uu + vv) / total)
+        rows[each, 1 + k] -= zh * (part + s * (uu - part * (uu + vv)) / total)
+        rows[each, bins + 1 + k] = d0 * (vv / slope - (2 + zh * (1 - part)) * uv / total)
+        rows[each, bins + 2 + k] = d1 * (uu / slope - (2 - zh * part) * uv / total)
         for side, (beyond, distance) in enumerate(self.tails):
             end, scale = side * bins, curve.scales[side]
             ratio = distance * curve.slopes[end] / scale

@@ -25,7 +25,7 @@ from kappaflow.training import (
 )
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import make_engine
-from kappaflow.training.loop import Start, Training
+from kappaflow.training.loop import Start, Training, copied
 from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.measure import conditioning_figures, mean, standard_error
 from kappaflow.training.progress import Bar
@@ -110,7 +110,9 @@ class ModelChoice(BaseModel):
         """Returns the settings with which the model that was chosen is trained."""
         # Weight decay would move the components of a mixture, too.
         mixture = self.arguments.get("components", 1) > 1
-        decay = base.overfit_decay or (None if mixture else OVERFIT_DECAY)
+        decay = base.overfit_decay
+        if decay is None and not mixture:
+            decay = OVERFIT_DECAY
         update = {"learning_rate": self.learning_rate, "overfit_decay": decay, "cooldown": True}
         return base.model_copy(update=update)
 
@@ -174,7 +176,7 @@ class Racer:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             fit_standardization(flow, rows)
-        starts[kind] = flow.standardization.state_dict()
+        starts[kind] = copied(flow.standardization.state_dict())  # some layers are trained
         objective = MaximumLikelihood(flow, rows, self.held_out, settings, engine)
         self.training = Training(objective, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
@@ -314,18 +316,12 @@ def _compared(racers: list[Racer]) -> tuple[list[Racer], list[Racer]]:
     best, *others = sorted(racers, key=lambda racer: racer.nll)
     stay, leave = [best], list[Racer]()
     for racer in others:
-        gap = (
-            math.inf
-            if math.isinf(racer.nll)
-            else mean(best.scores() - racer.scores(), best.weights)
-        )
-        error = (
-            0.0
-            if math.isinf(gap)
-            else standard_error(best.scores() - racer.scores(), best.weights)
-        )
-        certain = gap > CERTAIN * error and gap > racer.gain
-        (leave if certain else stay).append(racer)
+        is_worse = math.isinf(racer.nll)
+        if not is_worse:
+            gap = best.scores() - racer.scores()
+            least = max(CERTAIN * standard_error(gap, best.weights), racer.gain)
+            is_worse = mean(gap, best.weights) > least
+        (leave if is_worse else stay).append(racer)
     return stay, leave
 
 
