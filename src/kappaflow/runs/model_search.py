@@ -121,7 +121,9 @@ def candidates(
     """
     rows = len(table) / len(table.columns)
     dropout = next(share for below, share in DROPOUT if rows < below)
-    layers = {"depth": 3, "hidden": (96, 96)}
+    bins = {"bins": CONTEXT_BINS} if table.context_columns else {}
+    layers = {"depth": 3, "hidden": (96, 96), "activation": "silu", **bins}
+    smooth = {**layers, "depth": 1, "start": "identity", "dropout": 0.0}
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
     affine = {"depth": 16, "hidden": (64, 64), **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
@@ -130,12 +132,12 @@ def candidates(
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
         ("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE),
         ("real_nvp", {**affine, "start": linear}, LEARNING_RATE),
+        ("autoregressive", smooth, LEARNING_RATE),
         ("autoregressive", {**layers, "start": linear}, LEARNING_RATE),
     ]
     if len(table.columns) > 1:
         results.append(("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE))
     if table.context_columns:
-        layers["bins"] = CONTEXT_BINS
         results[:2] = reversed(results[:2])
         if len(table.columns) == 1:  # the only coupling would be part of an autoregressive layer
             results = [entry for entry in results if entry[0] == "autoregressive"]
@@ -146,15 +148,19 @@ def candidates(
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
             results.insert(1, ("spline", of_mixture, SLOWER))
-    arguments = {"dropout": dropout, **search.arguments}
     return [
         Candidate(
             recipe,
-            own | {name: value for name, value in arguments.items() if name in options_of(recipe)},
+            {"dropout": dropout} | own | _taken(recipe, search.arguments),
             search.learning_rate or rate,
         )
         for recipe, own, rate in results
     ]
+
+
+def _taken(recipe: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments that a recipe has."""
+    return {name: value for name, value in arguments.items() if name in options_of(recipe)}
 
 
 def chosen_before(folder: Path) -> ModelChoice | None:

@@ -35,6 +35,7 @@ RISE = 100  # steps over which the learning rate rises
 ROUNDS, LEAST_STEPS = 5, 20  # most rounds of a race; fewest steps of a model in one
 CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
 OVERFIT_DECAY = 1.0  # weight decay of a model of one normal base once it overfits
+DECAY = 0.1  # weight decay of autoregressive layers before that
 Starts = dict[str, dict[str, Tensor]]  # fitted first layers by the kind of start
 
 
@@ -44,6 +45,17 @@ class Candidate(NamedTuple):
     recipe: str
     arguments: dict[str, Any]
     learning_rate: float
+
+
+def settings_of(model: Candidate, base: Settings) -> Settings:
+    """Returns the settings with which a model is trained, in its race and after it."""
+    update: dict[str, Any] = {"learning_rate": model.learning_rate, "cooldown": True}
+    # Weight decay would move the components of a mixture, too.
+    if base.overfit_decay is None and model.arguments.get("components", 1) == 1:
+        update["overfit_decay"] = OVERFIT_DECAY
+    if base.weight_decay == Settings().weight_decay and model.recipe == "autoregressive":
+        update["weight_decay"] = DECAY
+    return base.model_copy(update=update)
 
 
 class Trial(BaseModel):
@@ -108,13 +120,7 @@ class ModelChoice(BaseModel):
 
     def settings(self, base: Settings) -> Settings:
         """Returns the settings with which the model that was chosen is trained."""
-        # Weight decay would move the components of a mixture, too.
-        mixture = self.arguments.get("components", 1) > 1
-        decay = base.overfit_decay
-        if decay is None and not mixture:
-            decay = OVERFIT_DECAY
-        update = {"learning_rate": self.learning_rate, "overfit_decay": decay, "cooldown": True}
-        return base.model_copy(update=update)
+        return settings_of(Candidate(self.recipe, self.arguments, self.learning_rate), base)
 
     def rows(self) -> list[tuple[str, int, int, float, float, float]]:
         """Returns a row for each trial, as a report shows it."""
@@ -166,7 +172,7 @@ class Racer:
         starts: Starts,
     ) -> None:
         self.recipe, self.arguments, self.learning_rate = candidate
-        settings = settings.model_copy(update={"learning_rate": self.learning_rate})
+        settings = settings_of(candidate, settings)
         engine = make_engine(flow, device, settings.precision)
         name_columns(flow, train.columns, train.context_columns)
         rows, self.held_out = batch_of(train, flow), batch_of(validation, flow)
