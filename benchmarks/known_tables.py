@@ -1,6 +1,7 @@
 """Tables of known density for choosing between models, with lines and widths to compare."""
 
 from functools import partial
+from itertools import product as product_of
 
 import numpy as np
 from scipy import stats
@@ -16,6 +17,7 @@ from benchmarks.verdict_tables import (
     VerdictTable,
     _branches,
     _given,
+    bent,
     joined,
     mixed,
     mixture,
@@ -178,9 +180,24 @@ _ADDED: dict[str, VerdictTable] = {
     ),
 }  # fmt: skip
 LEFT_OUT = ("banana, 500 rows", "modes, 100,000 rows")  # which leave little to choose
+# Judged tables on which models were looked at while they were chosen, and those in their place.
+SEEN = ("three branches", "eight modes", "normal 50", "bent 20", "bent 12")
+_IN_THEIR_PLACE = {
+    "four branches": VerdictTable(
+        "a column that follows one of four lines of its context",
+        _branches(SPAN, [partial(np.polyval, (slope, slope)) for slope in (-2, -1, 1, 2)], 0.1),
+        context=1,
+    ),
+    "nine modes": VerdictTable(
+        "nine modes on a grid", clusters(np.array(list(product_of(range(3), repeat=2))), 0.1)
+    ),
+    "normal 40": VerdictTable("40 correlated normal columns", mixed(normals(40), 27, 40)),
+    "bent 18": VerdictTable("18 columns that bend and spread", bent(18, 28)),
+    "bent 14": VerdictTable("14 columns that bend and spread", bent(14, 29)),
+}
 PARTS = {
     "known": {k: v for k, v in DEVELOPMENT.items() if k not in LEFT_OUT} | _ADDED,
-    "judged": JUDGED,
+    "judged": {k: v for k, v in JUDGED.items() if k not in SEEN} | _IN_THEIR_PLACE,
 }
 TABLES = PARTS["known"] | PARTS["judged"]
 

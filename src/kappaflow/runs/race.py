@@ -35,6 +35,7 @@ RISE = 100  # steps over which the learning rate rises
 ROUNDS, LEAST_STEPS = 5, 20  # most rounds of a race; fewest steps of a model in one
 CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
 OVERFIT_DECAY = 1.0  # weight decay of a model of one normal base once it overfits
+TIED = 0.01  # most nats between two models of which the better conditioned one wins
 DECAY = 0.1  # weight decay of autoregressive layers before that
 Starts = dict[str, dict[str, Tensor]]  # fitted first layers by the kind of start
 
@@ -186,7 +187,7 @@ class Racer:
         objective = MaximumLikelihood(flow, rows, self.held_out, settings, engine)
         self.training = Training(objective, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
-        self.gain = math.inf  # nats by which the last turn lowered the NLL
+        self.gain = math.inf  # nats by which the second half of the last turn lowered the NLL
         self._scores: tuple[int, Tensor] | None = None  # and the step of their weights
         self.condition: float | None = None
 
@@ -197,6 +198,7 @@ class Racer:
         `last`.
         """
         started, progress, before = time.process_time(), self.training.progress, self.nll
+        begun = len(self.training.history)
 
         def is_over() -> bool:
             late = time.process_time() >= started + seconds or loop.clock() >= end
@@ -212,7 +214,10 @@ class Racer:
         except NumericalError:
             self.failed = True
         self.seconds += time.process_time() - started
-        self.gain = before - self.nll if math.isfinite(self.nll) else 0.0
+        name, turn = self.training.objective.value, self.training.history[begun:]
+        values = [figures[name] for figures in turn[: len(turn) // 2]]
+        halfway = min([before, *(value for value in values if value is not None)])
+        self.gain = halfway - self.nll if math.isfinite(self.nll) else 0.0
 
     def _rate(self) -> float:
         """Returns the learning rate of the next step: a linear rise, then the highest."""
@@ -236,7 +241,7 @@ class Racer:
 
     @property
     def forecast(self) -> float:
-        """The validation NLL after another turn like the last."""
+        """The validation NLL after another turn, which gains what the last half turn gained."""
         return self.nll - self.gain
 
     @property
@@ -317,7 +322,7 @@ def _compared(racers: list[Racer]) -> tuple[list[Racer], list[Racer]]:
     """Returns the models that stay in a race and those that leave it, each the best first.
 
     A model leaves if it is worse than the best by more than two standard errors of the difference,
-    row by row, and by more than it gained in its last turn.
+    row by row, and by more than it would gain in another turn.
     """
     best, *others = sorted(racers, key=lambda racer: racer.nll)
     stay, leave = [best], list[Racer]()
@@ -334,8 +339,8 @@ def _compared(racers: list[Racer]) -> tuple[list[Racer], list[Racer]]:
 def preferred(ranked: list[Racer]) -> list[Racer]:
     """Returns the models with the winner first.
 
-    The best is the one that would be so after another turn like the last. Of the models in the
-    last round that are as good as it, up to one standard error of the difference, the best
+    The best is the one that would be so after another turn. Of the models in the last round that
+    are as good as it, up to one standard error of the difference and 0.01 nats, the best
     conditioned wins.
     """
     last = [
@@ -347,7 +352,7 @@ def preferred(ranked: list[Racer]) -> list[Racer]:
     tied = [best]
     for racer in last:
         error = standard_error(best.scores() - racer.scores(), weights)
-        if racer is not best and racer.forecast - best.forecast <= error:
+        if racer is not best and racer.forecast - best.forecast <= min(error, TIED):
             tied.append(racer)
     for racer in tied if len(tied) > 1 else ():
         racer.measure_condition()
