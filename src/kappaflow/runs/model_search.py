@@ -125,7 +125,7 @@ def candidates(
     layers = {"depth": 3, "hidden": (96, 96), "activation": "silu", **bins}
     smooth = {**layers, "depth": 1, "start": "identity", "dropout": 0.0}
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
-    affine = {"depth": 16, "hidden": (64, 64), **common}
+    affine = {"depth": 8, "hidden": (96, 96), "activation": "silu", **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
     linear = "whiten" if len(table.columns) > 1 else "identity"
     results = [
