@@ -70,6 +70,10 @@ COMMANDS = {
         "energies:energies",
         "Train flows on energies: gradients, annealing, and a lattice field.",
     ),
+    "activations": (
+        "activations:activations",
+        "Train autoregressive layers with several activations and weight decays.",
+    ),
     "columns": (
         "columns:columns",
         "Measure the curves of single columns against the densities of the columns.",
