@@ -78,7 +78,7 @@ OF_BUILDING = 0.5  # of the time of the search after which no other model is bui
 OF_RACE = 0.95  # of the time of the search after which no model is trained; the rest compares them
 CONTEXT_BINS = 16  # of autoregressive splines with a context, which may have several branches
 ROWS_A_COLUMN = 3  # fewest rows per column to fit a start to
-DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
+DROPOUT = ((300, 0.3), (700, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ class Racer:
         Stops after `patience` epochs without improvement too. Takes at least one step before
         `last`.
         """
-        started, progress, before = time.process_time(), self.training.progress, self.nll
+        started, progress = time.process_time(), self.training.progress
 
         def is_over() -> bool:
             late = time.process_time() >= started + seconds or loop.clock() >= end
