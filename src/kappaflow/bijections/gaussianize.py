@@ -9,23 +9,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from kappaflow._checks import feature_batch, natural_int, positive_int
 from kappaflow.autograd.checkpoint import is_traced
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.bijections.column_curve import fit_curve, with_gaps
+from kappaflow.bijections.log_scales import bounded
 from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.inputs import flag_text
 from kappaflow.registry import register
 
+CHANGE_BOUND = 2.0  # of the logarithms by which training changes slopes
+
 
 @register("Gaussianize")
 class Gaussianize(Bijection):
-    """Makes each feature approximately standard normal; fitted once to training rows, not learned.
+    """Makes each feature approximately standard normal by a curve that is fitted to training rows.
 
     It is the identity until `kappaflow.fit` fits it. Couplings after it need not learn heavy tails
-    or modes of single features.
+    or modes of single features. Training then multiplies the slopes of each curve by numbers that
+    start at 1, are at most 7.4, and are linear between knots in their logarithms. So a line keeps
+    its share of the rows while the layers after it change.
 
     Args:
         features: Number of features D.
@@ -66,6 +72,7 @@ class Gaussianize(Bijection):
         self.register_buffer("slopes", torch.ones(features, bins + 1))
         self.register_buffer("tails", torch.full((features, 2), math.inf))
         self.register_buffer("fitted", torch.tensor(False))
+        self.changes = nn.Parameter(torch.zeros(features - padding, bins + 1))
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
@@ -83,10 +90,11 @@ class Gaussianize(Bijection):
         self.fitted.fill_(True)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 # pyright: ignore
-        """Loads curves with fewer bins too, such as files from when there were 24 by default."""
+        """Loads curves of older files too, which have fewer bins and were not trained."""
         for name in (f"{prefix}knots", f"{prefix}scores", f"{prefix}slopes"):
             if name in state_dict:
                 state_dict[name] = self._filled(state_dict[name])
+        state_dict.setdefault(f"{prefix}changes", torch.zeros_like(self.changes))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _filled(self, curve: Tensor) -> Tensor:
@@ -101,10 +109,12 @@ class Gaussianize(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         feature_batch("z", z, self.features)
-        x0, x1, z0, z1, d0, d1 = self._bins(z, self.scores)
+        scores, heights, slopes = self._curve()
+        x0, x1, z0, height, d0, d1 = self._bins(z, scores, scores, heights, slopes)
+        z1 = z0 + height
         inside = z.clamp(z0, z1)
-        s = (z1 - z0) / (x1 - x0)
-        eta, zeta = (inside - z0) / (z1 - z0), (z1 - inside) / (z1 - z0)
+        s = height / (x1 - x0)
+        eta, zeta = (inside - z0) / height, (z1 - inside) / height
         p = d0 * zeta - d1 * eta
         mirrored = p < 0
         root = (p.square() + 4 * s.square() * eta * zeta).sqrt()
@@ -113,8 +123,8 @@ class Gaussianize(Bijection):
         width = x1 - x0
         x = torch.where(mirrored, x1 - width * fraction, x0 + width * fraction)
         for side, sign in ((0, -1.0), (-1, 1.0)):
-            scale, slope, straight = self._tail(side)
-            beyond = (sign * (z - self.scores[:, side])).clamp_min(0)
+            scale, straight = self._tail(side)
+            slope, beyond = slopes[:, side], (sign * (z - scores[:, side])).clamp_min(0)
             distance = torch.where(straight, beyond, scale * torch.expm1(beyond / scale)) / slope
             x = torch.where(beyond > 0, self.knots[:, side] + sign * distance, x)
         return x.to(z.dtype), -self._mapped(x)[1].to(log_det_dtype(z.dtype)).sum(1)
@@ -127,39 +137,50 @@ class Gaussianize(Bijection):
 
     def _mapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns z and the logarithms of the slopes, each (B, features)."""
-        x0, x1, z0, z1, d0, d1 = self._bins(x, self.knots)
-        inside = x.clamp(x0, x1)
-        width, height = x1 - x0, z1 - z0
+        scores, heights, slopes = self._curve()
+        x0, x1, z0, height, d0, d1 = self._bins(x, self.knots, scores, heights, slopes)
+        inside, width = x.clamp(x0, x1), x1 - x0
         u, v, s = (inside - x0) / width, (x1 - inside) / width, height / width
         n, m = u * (s * u + d0 * v), v * (s * v + d1 * u)
         z = z0 + height * n / (n + m)
         slope = (s / (n + m)).square() * (d1 * u.square() + 2 * s * u * v + d0 * v.square())
         log_slope = slope.log()
         for side, sign in ((0, -1.0), (-1, 1.0)):
-            scale, tail_slope, straight = self._tail(side)
+            (scale, straight), tail_slope = self._tail(side), slopes[:, side]
             beyond = (sign * (x - self.knots[:, side])).clamp_min(0) * tail_slope
             bend = torch.where(straight, 0, torch.log1p(beyond / scale))
             distance = torch.where(straight, beyond, scale * bend)
-            z = torch.where(beyond > 0, self.scores[:, side] + sign * distance, z)
+            z = torch.where(beyond > 0, scores[:, side] + sign * distance, z)
             log_slope = torch.where(beyond > 0, tail_slope.log() - bend, log_slope)
         return z, log_slope
 
-    def _tail(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns scale and slope of the tails on a side, 0 or -1, and which are straight."""
+    def _tail(self, side: int) -> tuple[Tensor, Tensor]:
+        """Returns the scales of the tails on a side, 0 or -1, and which are straight."""
         straight = self.tails[:, side].isinf()
-        return torch.where(straight, 1, self.tails[:, side]), self.slopes[:, side], straight
+        return torch.where(straight, 1, self.tails[:, side]), straight
 
-    def _bins(self, values: Tensor, boundaries: Tensor) -> tuple[Tensor, ...]:
-        """Returns the ends, scores and slopes, (B, features) each, of the bins of values."""
-        inner = boundaries[:, 1:-1].contiguous()
+    def _curve(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns scores at the knots, heights of the bins and slopes at the knots, as trained."""
+        same = (self.knots[:, :, None] > self.knots[:, None]).sum(2)  # knots of unused bins agree
+        changes = bounded(pad(self.changes, (0, 0, 0, self.padding)), CHANGE_BOUND)
+        changes = changes.gather(1, same)
+        fitted = self.scores.diff()
+        more = fitted * torch.expm1((changes[:, 1:] + changes[:, :-1]) / 2)
+        moved = pad(more.cumsum(1), (1, 0)) - more.sum(1, keepdim=True) / 2
+        return self.scores + moved, fitted + more, self.slopes * changes.exp()
+
+    def _bins(
+        self, values: Tensor, boundaries: Tensor, scores: Tensor, heights: Tensor, slopes: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Returns both ends, the lower score, the height and both slopes of the bins of values."""
+        inner = boundaries[:, 1:-1].detach().contiguous()
         if is_traced(values):  # ONNX has no sorted search
             index = (values.T[:, :, None] >= inner[:, None]).sum(2)
         else:
             index = torch.searchsorted(inner, values.T.contiguous(), right=True)
-        bin_ends = []
-        for buffer in (self.knots, self.scores, self.slopes):
-            bin_ends += [buffer.gather(1, index).T, buffer.gather(1, index + 1).T]
-        return tuple(bin_ends)
+        places = ((self.knots, index), (self.knots, index + 1), (scores, index), (heights, index))
+        places += ((slopes, index), (slopes, index + 1))
+        return tuple(curve.gather(1, place).T for curve, place in places)
 
     def extra_repr(self) -> str:
         return f"features={self.features}, bins={self.bins}, fitted={flag_text(self.fitted)}"
