@@ -127,7 +127,7 @@ DENSITIES = (
         "modes",
         "rings",
         "bent 8",
-        "eight modes",
+        "nine modes",
         "line of 3",
         "spirals",
         "squares",
