@@ -127,19 +127,21 @@ def candidates(
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
     affine = {"depth": 8, "hidden": (96, 96), "activation": "silu", **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
-    linear = "whiten" if len(table.columns) > 1 else "identity"
+    single = len(table.columns) == 1
+    linear = "identity" if single else "whiten"
+    sharp = {**layers, "activation": "relu" if single else "silu"}
     results = [
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
         ("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE),
         ("real_nvp", {**affine, "start": linear}, LEARNING_RATE),
         ("autoregressive", smooth, LEARNING_RATE),
-        ("autoregressive", {**layers, "start": linear}, LEARNING_RATE),
+        ("autoregressive", {**sharp, "start": linear}, LEARNING_RATE),
     ]
-    if len(table.columns) > 1:
+    if not single:
         results.append(("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE))
     if table.context_columns:
         results[:2] = reversed(results[:2])
-        if len(table.columns) == 1:  # the only coupling would be part of an autoregressive layer
+        if single:  # the only coupling would be part of an autoregressive layer
             results = [entry for entry in results if entry[0] == "autoregressive"]
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
         results = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
