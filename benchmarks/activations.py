@@ -14,9 +14,9 @@ from benchmarks.lines import Line, write_results
 from benchmarks.machine import machine
 from benchmarks.processes import console
 from benchmarks.suite import KEPT
-from kappaflow.runs.race import Candidate, settings_of
+from kappaflow.runs.race import OVERFIT_DECAY
 from kappaflow.runs.recipes import LEARNING_RATE
-from kappaflow.training import Settings, loop
+from kappaflow.training import loop
 
 NAMES = "chain 4, 2,000 rows", "chain 8, 12,800 rows", "bent 8", "squares", "wide and moving"
 VARIANTS: dict[str, tuple[str, float]] = {
@@ -62,13 +62,12 @@ def measured(name: str, shape: str, variant: str, seconds: float, seed: int) -> 
         rows.shape[1] - k, depth=depth, hidden=(96, 96), context_features=k,
         start={"start": start}, network={"activation": activation},
     )  # fmt: skip
-    base = Settings(max_time_s=seconds, seed=seed, weight_decay=decay)
-    settings: dict[str, Any] = settings_of(
-        Candidate("autoregressive", {}, LEARNING_RATE), base
-    ).model_dump() | {"weight_decay": decay}
     begun = time.process_time()
     data: Any = (rows[:, k:], rows[:, :k]) if k else rows
-    result = kf.fit(flow, data, progress=False, **settings)
+    result = kf.fit(
+        flow, data, max_time_s=seconds, seed=seed, learning_rate=LEARNING_RATE,
+        weight_decay=decay, overfit_decay=OVERFIT_DECAY, cooldown=True, progress=False,
+    )  # fmt: skip
     with torch.no_grad():
         x = torch.from_numpy(fresh).float()
         log_q = result.flow.eval().log_prob(x[:, k:], *([x[:, :k]] if k else [])).double().numpy()

@@ -1,7 +1,6 @@
 """Tables of known density for choosing between models, with lines and widths to compare."""
 
 from functools import partial
-from itertools import product as product_of
 
 import numpy as np
 from scipy import stats
@@ -193,7 +192,7 @@ _IN_THEIR_PLACE = {
         context=1,
     ),
     "nine modes": VerdictTable(
-        "nine modes on a grid", clusters(np.array(list(product_of(range(3), repeat=2))), 0.1)
+        "nine modes on a grid", clusters(np.array([*np.ndindex(3, 3)]), 0.1)
     ),
     "normal 40": VerdictTable("40 correlated normal columns", mixed(normals(40), 27, 40)),
     "bent 18": VerdictTable("18 columns that bend and spread", bent(18, 28)),

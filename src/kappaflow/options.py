@@ -294,7 +294,8 @@ class TrainingOptions:
         learning_rate: Maximum learning rate of Adam. Default: 2e-3; for tables, kappaflow fit,
             fit_auto and the estimators use 5e-3, or the rate of the model that a search chose.
         warmup: Share of all steps over which the learning rate rises to its maximum.
-        weight_decay: Decoupled weight decay (AdamW).
+        weight_decay: Decoupled weight decay (AdamW). The model search trains autoregressive
+            layers with 0.1 in place of the default.
         overfit_decay: Weight decay with which training resumes from the best weights, once, when
             the flow overfits: training rows become likelier and validation rows less likely. If
             it brings nothing within 10 epochs, training returns to the best weights without it.

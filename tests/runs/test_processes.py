@@ -70,8 +70,8 @@ on_disk._rows_file, RunFolder.log = file_of_some, log_some
 sys.exit(main(sys.argv[3:]))
 """
 ROWS = 10_000
-FEW, MANY, COLUMNS = 300_000, 3_000_000, 4
-ALLOWED = 100e6  # bytes: 32 for each more row, of its scores; one that is kept would take as many
+FEW, MANY, COLUMNS = 250_000, 2_500_000, 4
+ALLOWED = 80e6  # bytes: scores of 2,250,000 rows take 72 MB, and the rows would take as much again
 # Memory that is free goes back at once, or its peak depends on how fast the machine is.
 AT_ONCE = "dirty_decay_ms:0,muzzy_decay_ms:0"
 ALL = 10**12  # bytes or epochs

@@ -29,9 +29,9 @@ class Gaussianize(Bijection):
     """Makes each feature approximately standard normal by a curve that is fitted to training rows.
 
     It is the identity until `kappaflow.fit` fits it. Couplings after it need not learn heavy tails
-    or modes of single features. Training then multiplies the slopes of each curve by numbers that
-    start at 1, are at most 7.4, and are linear between knots in their logarithms. So a line keeps
-    its share of the rows while the layers after it change.
+    or modes of single features. Training then multiplies the slopes at the knots by numbers
+    that start at 1 and stay between 1/7.4 and 7.4. So a line keeps its share of the rows while the
+    layers after it change.
 
     Args:
         features: Number of features D.
@@ -178,9 +178,10 @@ class Gaussianize(Bijection):
             index = (values.T[:, :, None] >= inner[:, None]).sum(2)
         else:
             index = torch.searchsorted(inner, values.T.contiguous(), right=True)
-        places = ((self.knots, index), (self.knots, index + 1), (scores, index), (heights, index))
-        places += ((slopes, index), (slopes, index + 1))
-        return tuple(curve.gather(1, place).T for curve, place in places)
+        lower = (curve.gather(1, index).T for curve in (self.knots, scores, heights, slopes))
+        x1, d1 = (curve.gather(1, index + 1).T for curve in (self.knots, slopes))
+        x0, z0, height, d0 = lower
+        return x0, x1, z0, height, d0, d1
 
     def extra_repr(self) -> str:
         return f"features={self.features}, bins={self.bins}, fitted={flag_text(self.fitted)}"

@@ -129,7 +129,7 @@ def candidates(
     spline = {"depth": 8, "hidden": (64, 64), **common}
     single = len(table.columns) == 1
     linear = "identity" if single else "whiten"
-    sharp = {**layers, "activation": "relu" if single else "silu"}
+    sharp = {**layers, "activation": "relu"} if single else layers
     results = [
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
         ("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE),
