@@ -21,7 +21,7 @@ from kappaflow.runs.model_search import (
     chosen_before,
     search_model,
 )
-from kappaflow.runs.race import Candidate, preferred
+from kappaflow.runs.race import Candidate, Trial, preferred
 from kappaflow.runs.recipes import ModelConfig, build_flow
 from kappaflow.runs.table_data import TableConfig
 from kappaflow.training import Callback, checked_settings, fit_split
@@ -276,6 +276,9 @@ def test_candidates_fit_tables_of_any_size(rows):
     )
     most = max(arguments["dropout"] for _, arguments, _ in result)
     assert most == {40: 0.3, 5_000: 0.05, 70_000: 0.0}[rows]
+    results = {"round": 1, "steps": 1, "seconds": 1, "nll": 0, "behind": 0, "error": 0}
+    texts = [str(Trial(**candidate._asdict(), **results)) for candidate in result]
+    assert "1 autoregressive layer of 96x96, start identity, dropout 0" in texts
     for candidate in result:
         flow = build_flow(ModelConfig(*candidate[:2]), table, 0)
         assert flow.event_shape == (3,)

@@ -88,7 +88,8 @@ class Trial(BaseModel):
     def __str__(self) -> str:
         a = self.arguments
         kinds = {"real_nvp": "affine couplings", "autoregressive": "autoregressive layers"}
-        text = f"{a['depth']} {kinds.get(self.recipe, self.recipe + ' couplings')} of "
+        layers = kinds.get(self.recipe, self.recipe + " couplings")
+        text = f"{a['depth']} {layers if a['depth'] > 1 else layers.removesuffix('s')} of "
         text += f"{'x'.join(map(str, a['hidden']))}, start {a['start']}, dropout {a['dropout']:g}"
         count = a.get("components", 1)
         return text if count == 1 else f"{text}, base a mixture of {count} normals"
