@@ -304,9 +304,9 @@ class TrainingOptions:
         average: Decay of the exponential moving average of the weights, which is validated and
             kept; 0 keeps the weights themselves.
         patience: Epochs without a better validation likelihood after which training stops.
-            Default: 30, or 500 steps if that is more.
-        cooldown: When patience ends, let the learning rate fall to zero over as many epochs, from
-            the best weights, before training stops. The model search does.
+            Default: 30, or 1,000 steps if that is more.
+        cooldown: When patience ends, let the learning rate fall to zero before training stops,
+            from the best weights, over as many epochs as there were. The model search does.
         conditioning_every: Epochs from one measurement of the conditioning to the next. The first
             epoch and the last are measured too. Default: about 40 measurements in a training.
         most_skipped: Non-finite steps in a row after which training stops with a diagnosis.

@@ -162,7 +162,7 @@ def test_a_training_without_limits_has_steps_enough(rows, batch, steps):
     assert settings.rows_a_step(rows) == batch
     per_epoch = -(-rows // batch)
     assert settings.epochs(per_epoch) * per_epoch == pytest.approx(steps, rel=0.04)
-    assert settings.epochs_of_patience(per_epoch) * per_epoch >= 500
+    assert settings.epochs_of_patience(per_epoch) * per_epoch >= 1_000
 
 
 @kf.register("tests.BadGradient")

@@ -179,9 +179,10 @@ class Training:
         """Returns the limit that the training has reached, if any."""
         progress, objective = self.progress, self.objective
         since = max(progress.best_epoch, self.start.start_epoch, progress.overfit_epoch)
+        patience = objective.patience
         if progress.cooldown_epoch:
-            since = progress.cooldown_epoch
-        if progress.epoch - since >= objective.patience:
+            since, patience = progress.cooldown_epoch, self._epochs_of_cooldown()
+        if progress.epoch - since >= patience:
             return "patience"
         if progress.epoch and from_rank_zero(self._time_share) >= 1:
             return "max_time_s"
@@ -228,6 +229,10 @@ class Training:
         progress.cooldown_epoch, progress.cooldown_step = progress.epoch, progress.step
         progress.cooldown_share = share
         return True
+
+    def _epochs_of_cooldown(self) -> int:
+        """Returns over how many epochs the rate falls: as many as before, or the patience."""
+        return max(self.progress.cooldown_epoch, self.objective.patience)
 
     def _return_to_best(self) -> None:
         self.flow.load_state_dict(self.best)
@@ -281,7 +286,7 @@ class Training:
         rate = learning_rate_at(done, planned, highest=highest, warmup=warmup)
         if not progress.cooldown_epoch:
             return rate
-        steps = self.objective.patience * self.objective.steps_per_epoch
+        steps = self._epochs_of_cooldown() * self.objective.steps_per_epoch
         done, highest = progress.step - progress.cooldown_step, highest * progress.cooldown_share
         return min(rate, learning_rate_at(done, steps, highest=highest, warmup=0.0))
 

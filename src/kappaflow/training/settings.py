@@ -15,7 +15,7 @@ Checked = TypeVar("Checked", bound=BaseModel)
 # The length of a training without a limit.
 LEAST_STEPS, MOST_STEPS, EPOCHS = 2_000, 12_000, 200
 LEAST_BATCH, MOST_BATCH, STEPS_AN_EPOCH = 128, 512, 16
-PATIENT_EPOCHS, PATIENT_STEPS = 30, 500
+PATIENT_EPOCHS, PATIENT_STEPS = 30, 1_000
 MEASUREMENTS = 40  # of the conditioning, over a whole training
 
 
