@@ -49,7 +49,7 @@ docs: setup
 	rm -rf docs/reference
 	$(BIN)/python -m sphinx -M html docs docs/_build -W -q
 
-# PRESET=full measures the whole grid, for docs/benchmarks-couplings.md, in one or two hours.
+# PRESET=full measures the whole grid, for the page on couplings, in one or two hours.
 PRESET ?= minutes
 bench: setup
 	$(BIN)/python -m benchmarks all --preset $(PRESET)

@@ -224,17 +224,19 @@ KNOWN = ("known-known-60", "known-known-240", "known-judged-60", "known-judged-2
 COUPLINGS = ("speed", "growth", "reaching", "memory", "numerics", "gradients", "spectra")
 DENSITIES = """# Benchmarks
 
-Densities of real tables; [known densities](verdict.md) are on the page of the verdict. Other pages
-compare [couplings](benchmarks-couplings.md) and [flows of images](benchmarks-images.md) with other
-libraries, and show [how exact and fast measurements are](benchmarks-measuring.md).
-`python -m benchmarks write-page` writes them from `benchmarks/results/`.
+Densities of real tables. Other pages compare [densities of tables whose density is
+known](benchmarks-known.md), [couplings](benchmarks-couplings.md) and [flows of
+images](benchmarks-images.md) with other libraries, and show [how exact and fast measurements
+are](benchmarks-measuring.md). `python -m benchmarks write-page` writes them from
+`benchmarks/results/`.
 """
 
 # Each page: its first lines, and its sections.
 PAGES: dict[str, tuple[str, tuple[Section, ...]]] = {
-    "benchmarks.md": (
-        DENSITIES,
-        (Section("tables", TABLES, tables_values), Section("known", KNOWN, known_values)),
+    "benchmarks.md": (DENSITIES, (Section("tables", TABLES, tables_values),)),
+    "benchmarks-known.md": (
+        "# Densities of tables whose density is known\n",
+        (Section("known", KNOWN, known_values),),
     ),
     "verdict.md": ("# How the verdict decides\n", (one_part("verdict", verdict_values),)),
     "benchmarks-couplings.md": (

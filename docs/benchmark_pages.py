@@ -8,6 +8,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.page import page_text
 
 
+def known_page() -> str:
+    """Returns the page on tables of known density as Markdown."""
+    return page_text("benchmarks-known.md")
+
+
+def couplings_page() -> str:
+    """Returns the page on time, memory and numerics of couplings as Markdown."""
+    return page_text("benchmarks-couplings.md")
+
+
 def images_page() -> str:
     """Returns the page on flows of images as Markdown."""
     return page_text("benchmarks-images.md")
