@@ -139,11 +139,15 @@ def _ends_of_leaves(uniform: Array, weights: Array, most: int) -> Places:
     below = np.append(0.0, np.cumsum(weights))
     bounds = np.concatenate([[0.0], (uniform[1:] + uniform[:-1]) / 2, [1.0]])
 
-    def log_likelihood(ends: Places) -> Array:
-        mass, widths = np.diff(below[ends]), np.diff(bounds[ends])
+    def log_likelihood(ends: Places, parts: int = 1) -> Array:
+        """Returns that of each part, or of so many neighboring parts together."""
+        first, last = ends[:-parts], ends[parts:]
+        mass, widths = below[last] - below[first], bounds[last] - bounds[first]
         result = mass * np.log(mass / (below[-1] * widths))
-        is_heavy = np.maximum.reduceat(weights, ends[:-1]) > mass / 2
-        return np.where(is_heavy | (widths <= 0), -np.inf, result)
+        heaviest = np.maximum.reduceat(weights, ends[:-1])
+        if parts == 2:
+            heaviest = np.maximum(heaviest[1:], heaviest[:-1])
+        return np.where((heaviest > mass / 2) | (widths <= 0), -np.inf, result)
 
     depth = max(0, int(np.log2(len(weights) / POINTS_A_BIN)))
     levels = [np.arange(2**level + 1) * len(weights) // 2**level for level in range(depth + 1)]
@@ -160,8 +164,7 @@ def _ends_of_leaves(uniform: Array, weights: Array, most: int) -> Places:
     ends = np.array(sorted(chosen))
     while len(ends) > 2:
         parts = log_likelihood(ends)
-        pairs = [log_likelihood(ends[[k, k + 2]])[0] for k in range(len(ends) - 2)]
-        gains = parts[1:] + parts[:-1] - np.array(pairs)
+        gains = parts[1:] + parts[:-1] - log_likelihood(ends, 2)
         if gains.min() >= NATS_A_KNOT and len(ends) - 2 <= most:
             break
         ends = np.delete(ends, gains.argmin() + 1)

@@ -88,7 +88,7 @@ class Standardization(Chain):
     @property
     def fitted(self) -> bool:
         """Whether all layers that are fitted to data have been fitted."""
-        return all(bool(layer.fitted) for layer in self._layers())
+        return all(bool(layer.fitted) for layer in self.fitted_layers())
 
     def fit(self, x: Tensor, context: Tensor | None = None) -> None:
         """Fits means and deviations to training rows; call it before the first step.
@@ -116,7 +116,7 @@ class Standardization(Chain):
         (flow,) = self._flow
         _, x, context = flatten_batch(flow, x, context)
         _check_rows(flow, x, context)
-        for layer in self._layers():
+        for layer in self.fitted_layers():
             layer.fitted.fill_(False)
         self.fit_new(x, context)
 
@@ -164,7 +164,8 @@ class Standardization(Chain):
             "before the first step, or train with kappaflow.fit."
         )
 
-    def _layers(self) -> Iterator[Fitted]:
+    def fitted_layers(self) -> Iterator[Fitted]:
+        """Yields all layers that `fit` fits, in order; they are not all in the standardization."""
         (flow,) = self._flow
         yield from _first_layers(flow)
         if flow.augment is not None:

@@ -37,7 +37,7 @@ CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
 OVERFIT_DECAY = 1.0  # weight decay of a model of one normal base once it overfits
 TIED = 0.01  # most nats between two models of which the better conditioned one wins
 DECAY = 0.1  # weight decay of autoregressive layers before that
-Starts = dict[str, dict[str, Tensor]]  # fitted first layers by the kind of start
+Starts = dict[str, list[dict[str, Tensor]]]  # states of fitted layers by the kind of start
 
 
 class Candidate(NamedTuple):
@@ -179,12 +179,14 @@ class Racer:
         name_columns(flow, train.columns, train.context_columns)
         rows, self.held_out = batch_of(train, flow), batch_of(validation, flow)
         kind = f"{self.arguments['start']} {self.arguments.get('components', 1)}"
+        layers = [*flow.standardization.fitted_layers()]
         if kind in starts:  # fitted to the same rows
-            flow.standardization.load_state_dict(starts[kind])
+            for layer, state in zip(layers, starts[kind], strict=True):
+                layer.load_state_dict(state)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             fit_standardization(flow, rows)
-        starts[kind] = copied(flow.standardization.state_dict())  # some layers are trained
+        starts[kind] = [copied(layer.state_dict()) for layer in layers]  # some are trained
         objective = MaximumLikelihood(flow, rows, self.held_out, settings, engine)
         self.training = Training(objective, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
