@@ -4,6 +4,7 @@ from . import (
     bijections,
     conditioning,
     data,
+    depth,
     diagnosis,
     energies,
     errors,
@@ -24,7 +25,8 @@ from .bijection import Bijection, Chain, Inverse
 from .bijections import AffineCoupling
 from .conditioning import profile, round_trip, spectrum
 from .data import load_table
-from .diagnosis import doctor
+from .depth import prune
+from .diagnosis import depth_gains, doctor
 from .errors import KappaflowError
 from .factor import factor_linear
 from .files import load, save
@@ -71,6 +73,8 @@ __all__ = [
     "conditioning",
     "convert",
     "data",
+    "depth",
+    "depth_gains",
     "diagnosis",
     "doctor",
     "energies",
@@ -98,6 +102,7 @@ __all__ = [
     "planar",
     "plot",
     "profile",
+    "prune",
     "radial",
     "real_nvp",
     "real_nvp_image",

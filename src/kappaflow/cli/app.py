@@ -17,6 +17,7 @@ from kappaflow.cli.doctor import doctor
 from kappaflow.cli.export import export
 from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
+from kappaflow.cli.prune import prune
 from kappaflow.cli.report import report
 from kappaflow.cli.reproduce import reproduce
 from kappaflow.cli.rewrite import rewrite
@@ -49,7 +50,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    fit, sample, score, doctor, report, export, factor, rewrite, tradeoff, reproduce, data,
+    fit, sample, score, doctor, report, export, factor, rewrite, prune, tradeoff, reproduce, data,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

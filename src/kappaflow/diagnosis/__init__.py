@@ -4,6 +4,7 @@ from kappaflow.diagnosis.checks import CODES, check_codes
 from kappaflow.diagnosis.checks.data import data_findings, warning_findings
 from kappaflow.diagnosis.checks.likelihood import comparison_findings, image_likelihood_findings
 from kappaflow.diagnosis.checks.training import training_findings
+from kappaflow.diagnosis.depth_gains import DepthGains, depth_gains
 from kappaflow.diagnosis.doctor import diagnose_flow, doctor
 from kappaflow.diagnosis.measurements import ShowStep, quietly
 from kappaflow.diagnosis.references import Comparison, compare, comparisons_of, references
@@ -15,6 +16,7 @@ __all__ = [
     "CODES",
     "SEVERITIES",
     "Comparison",
+    "DepthGains",
     "Diagnosis",
     "Finding",
     "ShowStep",
@@ -23,6 +25,7 @@ __all__ = [
     "comparison_findings",
     "comparisons_of",
     "data_findings",
+    "depth_gains",
     "diagnose_flow",
     "doctor",
     "filter_findings",

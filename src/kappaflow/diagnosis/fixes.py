@@ -29,6 +29,7 @@ from kappaflow.rewrite.layers import (
     parts_of,
     stacked,
 )
+from kappaflow.stack import CouplingStack
 
 BOUND = 1e3
 ROUND_TRIPS = ("KF201", "KF202")
@@ -84,7 +85,7 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
     """
     if not finite_float("condition_bound", condition_bound) > 1:
         raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")
-    parts = parts_of(flow, stacks=True)
+    parts = parts_of(flow, whole=(CouplingStack,))
     first = after_standardization(parts)
     replaced: list[float] = []
 

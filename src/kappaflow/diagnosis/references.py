@@ -87,6 +87,8 @@ def references(
     train_context: FloatArray | None = None,
     test_context: FloatArray | None = None,
     weights: FloatArray | None = None,
+    *,
+    mixture: bool = True,
 ) -> tuple[Reference, ...]:
     """Fits a Gaussian and a Gaussian mixture to training rows and evaluates both at test rows.
 
@@ -95,8 +97,9 @@ def references(
     or 32 components, on 5,000 rows at most; 1 gives the Gaussian itself.
 
     Returns:
-        The Gaussian and the mixture. The result is empty if a column is constant among the
-        training rows or depends on others, because no such density exists then.
+        The Gaussian and the mixture, or the Gaussian alone without `mixture`. The result is empty
+        if a column is constant among the training rows or depends on others, because no such
+        density exists then.
 
     Source:
         Schwarz 1978 (BIC); the mixtures are scikit-learn's.
@@ -112,6 +115,8 @@ def references(
         return ()
     fitted, tested, log_scale = whitened
     gaussian = Reference("Gaussian", 1, _normal_nll(tested) + log_scale)
+    if not mixture:
+        return (gaussian,)
     components, nll = _mixture(fitted, tested, weights)
     return gaussian, Reference("Gaussian mixture", components, nll + log_scale)
 

@@ -40,12 +40,13 @@ ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
 Change = Callable[[list[Bijection], int], list[Bijection]]
 
 
-def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
+def opened(bijection: Bijection, *, whole: tuple[type, ...] = ()) -> list[Bijection]:
     """Returns copies of the innermost layers of a bijection in order, in evaluation mode.
 
-    A module with a hook is not split, because the hook would no longer be called.
+    A module with a hook is not split, because the hook would no longer be called, nor is one of
+    the types in `whole`.
     """
-    return list(_walk(copy.deepcopy(bijection).eval(), stacks))
+    return list(_walk(copy.deepcopy(bijection).eval(), whole))
 
 
 def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
@@ -60,8 +61,8 @@ def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
     return result
 
 
-def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
-    """Returns copies of the layers of a flow; `stacks` does not split stacks."""
+def parts_of(flow: Flow, *, whole: tuple[type, ...] = ()) -> list[Bijection]:
+    """Returns copies of the layers of a flow; those of the types in `whole` are not split."""
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     chain = flow.bijection
@@ -70,7 +71,7 @@ def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
             "'flow' should have no hook on its chain: the new flow has a new chain without "
             "the hook. Remove the hook first, and register it again on the new chain."
         )
-    return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, stacks=stacks)
+    return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, whole=whole)
 
 
 def is_elementwise(part: Bijection) -> bool:
@@ -109,11 +110,11 @@ def _inner(part: Bijection) -> Bijection:
     return _inner(part.bijection) if isinstance(part, Inverse) else part
 
 
-def _walk(part: Bijection, stacks: bool) -> Iterator[Bijection]:
-    if has_hooks(part):
+def _walk(part: Bijection, whole: tuple[type, ...]) -> Iterator[Bijection]:
+    if has_hooks(part) or isinstance(part, whole):
         yield part
         return
-    if isinstance(part, CouplingStack) and not stacks:
+    if isinstance(part, CouplingStack):
         part = part.to_chain().eval()
     if isinstance(part, Whiten) and part.fitted:
         part = part.couplings
@@ -123,11 +124,11 @@ def _walk(part: Bijection, stacks: bool) -> Iterator[Bijection]:
                 "'flow' should not have a chain with a context embedding inside its chain."
             )
         for inner in part:
-            yield from _walk(inner, stacks)
+            yield from _walk(inner, whole)
     elif isinstance(part, SandwichCoupling):
         yield from part.parts()
     elif isinstance(part, Inverse) and isinstance(part.bijection, OPENED):
-        yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection, stacks))))
+        yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection, whole))))
     else:
         yield part
 

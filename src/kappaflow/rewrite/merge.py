@@ -38,6 +38,7 @@ from kappaflow.rewrite.layers import (
     stacked,
 )
 from kappaflow.rewrite.sandwich import SandwichCoupling
+from kappaflow.stack import CouplingStack
 
 
 def merged(parts: Sequence[Bijection]) -> list[Bijection]:
@@ -196,7 +197,7 @@ def fuse(flow: Flow) -> Flow:
         >>> len(kf.fuse(flow).bijection)
         3
     """
-    parts = parts_of(flow, stacks=True)
+    parts = parts_of(flow, whole=(CouplingStack,))
     start = after_standardization(parts)
     change = functools.partial(_fused_run, flow=flow)
     fused = changed_by_run(parts[start:], flow.joint_shape, change)

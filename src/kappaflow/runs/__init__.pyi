@@ -7,6 +7,7 @@ from .inference import sample_run, score_run, write_samples, write_scores
 from .kinds import DataConfig, RunConfig, RunData, RunKind
 from .model_search import ModelSearch, fit_auto
 from .page import write_report
+from .prune import PrunedRun, prune_run
 from .recipes import ModelConfig
 from .stored import is_unfinished_run
 from .table_data import TableConfig
@@ -19,6 +20,7 @@ __all__ = [
     "Health",
     "ModelConfig",
     "ModelSearch",
+    "PrunedRun",
     "RewrittenRun",
     "RunConfig",
     "RunData",
@@ -34,6 +36,7 @@ __all__ = [
     "fix_run",
     "is_code",
     "is_unfinished_run",
+    "prune_run",
     "rewrite_run",
     "sample_run",
     "score_run",

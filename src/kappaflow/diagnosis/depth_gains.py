@@ -1,0 +1,313 @@
+"""What each layer of a flow gains: the likelihood of the flow cut after it."""
+
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kappaflow.conditioning.points import Layer, checked_flow, checked_points, layers_of, measuring
+from kappaflow.conditioning.profile import profile_at
+from kappaflow.conditioning.round_trip import states_of
+from kappaflow.diagnosis.references import references
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow.flows.rows import Data
+from kappaflow.goodness.inputs import Rows, check_train
+from kappaflow.summary import Facts, PlottedSummary, sparkline
+
+FloatArray = NDArray[np.float64]
+MEASURED = 64  # rows at which the condition number is measured
+NOTHING = 1e-3  # nats; a layer without which the flow loses less gains nothing
+UNDONE = 0.1  # share of the smaller loss of two layers that is lost without both
+
+
+@dataclass(frozen=True, repr=False)
+class DepthGains(PlottedSummary):
+    r"""What each of the L layers of a flow gains, at B rows.
+
+    The flow cut after layer l has the density of a Gaussian fitted to its latents there. A gain is
+    the difference in log-likelihood to the flow cut one layer earlier. Where latents are not
+    normal after a layer, later layers can still use what it did; see the guide.
+
+    Attributes:
+        layers: Names of the layers, data side first.
+        log_prob: Log-likelihood of each row in nats, standardization included, (L + 2, B): by the
+            Gaussian on standardized rows, by the flow cut after each layer, by the whole flow.
+        without: Log-likelihood of each row by the flow without one layer, minus that of the whole
+            flow, (L, B); nan for a layer that changes the number of dimensions.
+        condition_number: 95 % quantile of the cumulative condition number after each layer, (L,).
+        seconds: Time of a pass through each layer, for a million rows, (L,).
+        pairs: Indices of consecutive layers that undo each other: without both, next to nothing
+            is lost, although a flow without one of them loses much.
+        copies: Indices of layers whose parameters are equal, each with the first one.
+        reference: The density at a cut: "Gaussian" or "Gaussian mixture".
+    """
+
+    layers: tuple[str, ...]
+    log_prob: Tensor
+    without: Tensor
+    condition_number: Tensor
+    seconds: Tensor
+    pairs: tuple[tuple[int, int], ...]
+    copies: tuple[tuple[int, int], ...]
+    reference: str
+
+    @property
+    def nats(self) -> Tensor:
+        """Mean gain of each layer in nats, (L,)."""
+        return self._steps[:-1].mean(1)
+
+    @property
+    def standard_errors(self) -> Tensor:
+        """Standard error of each gain, from the differences row by row, (L,)."""
+        return _standard_errors(self._steps[:-1])
+
+    @property
+    def base(self) -> float:
+        """Mean gain of the base of the flow over the fitted Gaussian, in nats; often below 0."""
+        return self._steps[-1].mean().item()
+
+    @property
+    def total(self) -> float:
+        """Mean gain of the whole flow over the Gaussian, in nats: all gains and the base's."""
+        return (self.log_prob[-1] - self.log_prob[0]).mean().item()
+
+    @property
+    def losses(self) -> Tensor:
+        """Mean loss without each layer in nats, (L,); nothing is trained again."""
+        return -self.without.mean(1)
+
+    @property
+    def idle(self) -> tuple[int, ...]:
+        """Indices of the layers without which the flow loses nothing: less than 0.001 nats."""
+        return tuple(i for i, loss in enumerate(self.losses.tolist()) if loss < NOTHING)
+
+    @property
+    def _steps(self) -> Tensor:
+        return self.log_prob.diff(dim=0)
+
+    def _facts(self) -> Facts:
+        nats, errors = self.nats, self.standard_errors
+        best = int(nats.argmax())
+        error = _standard_errors(self.log_prob[-1:] - self.log_prob[:1])[0]
+        facts = [
+            ("measured", f"{len(self.layers)} layers at {self.log_prob.shape[1]:,} rows"),
+            (f"total over a {self.reference}", f"{self.total:.3f} ± {error:.3f} nats"),
+            ("over depth", sparkline((self.log_prob[:-1].mean(1)).tolist(), 40)),
+            ("largest gain", f"{self.layers[best]}: {nats[best]:.3f} ± {errors[best]:.3f} nats"),
+            ("base", f"{self.base:+.3f} nats"),
+        ]
+        named = [
+            ("gain nothing", [self.layers[i] for i in self.idle]),
+            ("undo each other", [f"{self.layers[i]} and {self.layers[j]}" for i, j in self.pairs]),
+            ("copies", [f"{self.layers[j]} of {self.layers[i]}" for i, j in self.copies]),
+        ]
+        return facts + [(name, ", ".join(texts)) for name, texts in named if texts]
+
+
+def depth_gains(
+    flow: Flow,
+    x: Data,
+    *,
+    context: Data = None,
+    train: Rows | None = None,
+    mixture: bool = False,
+) -> DepthGains:
+    """Measures how many nats each layer of a flow gains, at held-out rows x.
+
+    Args:
+        flow: The flow, ours or one that `kappaflow.wrap` returned; it does not change.
+        x: Rows that the flow was not trained on, (B, D); some hundred are enough.
+        context: Context of each row, (B, C), for a conditional flow.
+        train: Other rows, or (rows, context), to which the Gaussian of each cut is fitted. By
+            default it is fitted to each half of x and evaluated on the other half.
+        mixture: Fit a Gaussian mixture to each cut, whose size the BIC chooses. It sees clusters
+            that later layers would need to separate, and takes longer.
+
+    Returns:
+        The gains. They add up to the gain of the whole flow over the Gaussian on standardized
+        rows. With a context, a linear regression on it takes the place of the mean.
+
+    Raises:
+        ArgumentError: x or context does not fit the flow, there are too few rows for a Gaussian,
+            or a column is a linear function of others.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        >>> kf.depth_gains(flow, x).idle  # a new flow is the identity
+        (0, 1)
+    """
+    x, context = checked_points(checked_flow(flow), x, context)
+    if train is not None:
+        check_train(x, context, train)
+    with measuring(flow):
+        layers = layers_of(flow.core, context)
+        if not layers:
+            raise ArgumentError("'flow' should have a layer after its standardization to measure.")
+        start, offset = flow.standardization(x)
+        passed = Passed(flow, layers, start)
+        cuts = _cuts(passed.states, context, _states_of_train(flow, train), mixture=mixture)
+        own = passed.log_prob(context=context)
+        log_prob = torch.cat([cuts.to(own) + passed.volumes, own[None]]) + offset.double()
+        without = torch.stack([
+            passed.log_prob(i, context=context) - own for i in range(len(layers))
+        ])
+
+        def loss(*both: int) -> float:
+            return (own - passed.log_prob(*both, context=context)).mean().item()
+
+        pairs = _pairs(layers, (-without.mean(1)).tolist(), loss)
+        seconds = _seconds(layers, passed.states)
+        some = None if context is None else context[:MEASURED]
+        condition = profile_at(flow, x[:MEASURED], some).condition_number.quantile(0.95, dim=1)
+    return DepthGains(
+        layers=tuple(layer.name for layer in layers),
+        log_prob=log_prob.cpu(),
+        without=without.cpu(),
+        condition_number=condition,
+        seconds=seconds,
+        pairs=pairs,
+        copies=_copies(layers),
+        reference="Gaussian mixture" if mixture else "Gaussian",
+    )
+
+
+def _states_of_train(flow: Flow, train: Rows | None) -> tuple[list[Tensor], Tensor | None] | None:
+    """Returns the states of training rows at each depth, and their contexts."""
+    if train is None:
+        return None
+    x, context = checked_points(flow, *train)
+    return states_of(layers_of(flow.core, context), flow.standardization(x)[0])[0], context
+
+
+def _standard_errors(differences: Tensor) -> Tensor:
+    rows = differences.shape[1]
+    return differences.std(1, correction=1) / math.sqrt(rows)
+
+
+def _seconds(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
+    """Returns the time of a pass through each layer, for a million rows, (L,)."""
+    times = []
+    for layer, state in zip(layers, states, strict=False):
+        started = time.perf_counter()
+        layer.encode(state)
+        times.append((time.perf_counter() - started) * 1e6 / len(state))
+    return torch.tensor(times)
+
+
+def _cuts(
+    states: Sequence[Tensor],
+    context: Tensor | None,
+    of_train: tuple[list[Tensor], Tensor | None] | None,
+    *,
+    mixture: bool,
+) -> Tensor:
+    """Returns the log-likelihood of the states of each depth by a fitted reference, (L + 1, B)."""
+    rows, width = len(states[0]), states[0][0].numel()
+    if of_train is None:  # each half is evaluated by what the other one gives
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
+        first, second = order[: rows // 2], order[rows // 2 :]
+        splits, sources, given = [(first, second), (second, first)], states, context
+    else:
+        sources, given = of_train
+        splits = [(torch.arange(len(sources[0])), torch.arange(rows))]
+    if len(splits[0][0]) <= width:
+        raise ArgumentError(
+            f"a Gaussian of {width} dimensions needs more rows: give at least {2 * width + 2} "
+            f"rows as 'x', or {width + 1} as 'train'."
+        )
+    cuts = torch.empty(len(states), rows, dtype=torch.float64)
+    for depth, (source, state) in enumerate(zip(sources, states, strict=True)):
+        for fitted, tested in splits:
+            found = references(
+                _numpy(source[fitted]),
+                _numpy(state[tested]),
+                None if given is None else _numpy(given[fitted]),
+                None if context is None else _numpy(context[tested]),
+                mixture=mixture,
+            )
+            if not found:
+                raise ArgumentError(
+                    "no Gaussian can be fitted: a column of 'x', or of what a layer makes of it, "
+                    "is constant or a linear function of others."
+                )
+            cuts[depth, tested] = -torch.from_numpy(found[-1].nll)
+    return cuts
+
+
+def _numpy(values: Tensor) -> FloatArray:
+    return values.flatten(1).double().cpu().numpy()
+
+
+class Passed:
+    """The states of the layers of a flow at standardized rows, and its likelihood without some.
+
+    Attributes:
+        states: The L + 1 states, the rows first.
+        volumes: The log_det up to each state, (L + 1, B), in float64.
+    """
+
+    def __init__(self, flow: Flow, layers: Sequence[Layer], rows: Tensor) -> None:
+        self.flow, self.layers = flow, layers
+        self.states, log_dets = states_of(layers, rows)
+        zero = torch.zeros_like(log_dets[0])
+        self.volumes = torch.stack([zero, *log_dets]).double().cumsum(0)
+
+    def log_prob(self, *without: int, context: Tensor | None = None) -> Tensor:
+        """Returns log p of the standardized rows without the layers of some indices, (B,).
+
+        It is nan where one of these changes the shape.
+        """
+        first = min(without, default=len(self.layers))
+        state, log_det = self.states[first], self.volumes[first]
+        for i in range(first, len(self.layers)):
+            if i not in without:
+                state, change = self.layers[i].encode(state)
+                log_det = log_det + change.double()
+            elif self.states[i].shape != self.states[i + 1].shape:
+                return torch.full_like(log_det, torch.nan)
+        return self.flow.base.log_prob(state, context=context).double() + log_det
+
+
+def _pairs(
+    layers: Sequence[Layer], losses: Sequence[float], loss: Callable[[int, int], float]
+) -> tuple[tuple[int, int], ...]:
+    """Returns the pairs of layers, next to each other, that undo each other."""
+    learned = [i for i, layer in enumerate(layers) if [*layer.bijection.parameters()]]
+    found: list[tuple[int, int]] = []
+    for i, j in itertools.pairwise(learned):
+        if found and i in found[-1]:
+            continue
+        least = min(losses[i], losses[j])
+        if least >= NOTHING and loss(i, j) < max(NOTHING, UNDONE * least):
+            found.append((i, j))
+    return tuple(found)
+
+
+def _copies(layers: Sequence[Layer]) -> tuple[tuple[int, int], ...]:
+    """Returns the pairs of layers with the same parameters, each with the first one."""
+    found: list[tuple[int, int]] = []
+    for j, layer in enumerate(layers):
+        own = layer.bijection.state_dict()
+        for i in range(j):
+            other = layers[i].bijection
+            learned = type(other) is type(layer.bijection) and [*other.parameters()]
+            if learned and _are_equal(other.state_dict(), own):
+                found.append((i, j))
+                break
+    return tuple(found)
+
+
+def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        value.shape == second[name].shape and torch.equal(value, second[name])
+        for name, value in first.items()
+    )
