@@ -71,12 +71,12 @@ def test_a_dead_layer_a_copy_and_an_undoing_pair_are_named(flow):
     assert gains.copies == ((2, 4),)
     assert gains.nats[7].item() == pytest.approx(0, abs=1e-6)
     text = repr(gains)
-    assert "gain nothing: 8" in text and "undo each other: 3" in text and "copies: 5" in text
+    assert "not needed: 8" in text and "undo each other: 3" in text and "copies: 5" in text
 
 
 def test_a_flow_that_was_trained_has_nothing_to_name(flow):
     """Without each layer it loses much, and the loss is that of the flow without it."""
-    x = bent(1_000, 1)
+    x = bent(500, 1)
     gains = kf.depth_gains(flow, x)
     assert not (gains.idle or gains.pairs or gains.copies)
     without = with_layers(flow, lambda layers: [*layers[:1], *layers[2:]])

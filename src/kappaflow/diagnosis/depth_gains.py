@@ -3,8 +3,9 @@
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +20,39 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import Data
 from kappaflow.goodness.inputs import Rows, check_train
+from kappaflow.results import Part
 from kappaflow.summary import Facts, PlottedSummary, sparkline
 
 FloatArray = NDArray[np.float64]
+REMOVED = 512  # rows that are passed without each layer
 MEASURED = 64  # rows at which the condition number is measured
 NOTHING = 1e-3  # nats; a layer without which the flow loses less gains nothing
 UNDONE = 0.1  # share of the smaller loss of two layers that is lost without both
+
+
+class GainFigures(Part):
+    """The numbers of `DepthGains`, means over the rows, as report.json has them.
+
+    Attributes:
+        reached: Mean gain over the Gaussian on standardized rows, before the first layer and after
+            each, with their standard errors (L + 1 of each).
+    """
+
+    layers: list[str]
+    rows: int
+    reference: str
+    nats: list[float]
+    standard_errors: list[float]
+    reached: list[float]
+    reached_errors: list[float]
+    base: float
+    total: float
+    losses: list[float]
+    condition_number: list[float]
+    seconds: list[float]
+    idle: list[int]
+    pairs: list[tuple[int, int]]
+    copies: list[tuple[int, int]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,10 +67,11 @@ class DepthGains(PlottedSummary):
         layers: Names of the layers, data side first.
         log_prob: Log-likelihood of each row in nats, standardization included, (L + 2, B): by the
             Gaussian on standardized rows, by the flow cut after each layer, by the whole flow.
-        without: Log-likelihood of each row by the flow without one layer, minus that of the whole
-            flow, (L, B); nan for a layer that changes the number of dimensions.
+        without: Losses without one layer, in nats, for each of the first rows, (L, 512 at most);
+            nan for a layer that changes the shape.
         condition_number: 95 % quantile of the cumulative condition number after each layer, (L,).
         seconds: Time of a pass through each layer, for a million rows, (L,).
+        idle: Indices of the layers without which less than 0.001 nats are lost, for certain.
         pairs: Indices of consecutive layers that undo each other: without both, next to nothing
             is lost, although a flow without one of them loses much.
         copies: Indices of layers whose parameters are equal, each with the first one.
@@ -54,6 +83,7 @@ class DepthGains(PlottedSummary):
     without: Tensor
     condition_number: Tensor
     seconds: Tensor
+    idle: tuple[int, ...]
     pairs: tuple[tuple[int, int], ...]
     copies: tuple[tuple[int, int], ...]
     reference: str
@@ -81,16 +111,36 @@ class DepthGains(PlottedSummary):
     @property
     def losses(self) -> Tensor:
         """Mean loss without each layer in nats, (L,); nothing is trained again."""
-        return -self.without.mean(1)
-
-    @property
-    def idle(self) -> tuple[int, ...]:
-        """Indices of the layers without which the flow loses nothing: less than 0.001 nats."""
-        return tuple(i for i, loss in enumerate(self.losses.tolist()) if loss < NOTHING)
+        return self.without.mean(1)
 
     @property
     def _steps(self) -> Tensor:
         return self.log_prob.diff(dim=0)
+
+    def figures(self) -> "GainFigures":
+        """Returns plain numbers for JSON, reports and charts."""
+        reached = self.log_prob[:-1] - self.log_prob[0]
+        return GainFigures(
+            layers=list(self.layers),
+            rows=self.log_prob.shape[1],
+            reference=self.reference,
+            nats=self.nats.tolist(),
+            standard_errors=self.standard_errors.tolist(),
+            reached=reached.mean(1).tolist(),
+            reached_errors=_standard_errors(reached).tolist(),
+            base=self.base,
+            total=self.total,
+            losses=self.losses.tolist(),
+            condition_number=self.condition_number.tolist(),
+            seconds=self.seconds.tolist(),
+            idle=list(self.idle),
+            pairs=list(self.pairs),
+            copies=list(self.copies),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain numbers for JSON."""
+        return self.figures().model_dump()
 
     def _facts(self) -> Facts:
         nats, errors = self.nats, self.standard_errors
@@ -104,7 +154,7 @@ class DepthGains(PlottedSummary):
             ("base", f"{self.base:+.3f} nats"),
         ]
         named = [
-            ("gain nothing", [self.layers[i] for i in self.idle]),
+            ("not needed", [self.layers[i] for i in self.idle]),
             ("undo each other", [f"{self.layers[i]} and {self.layers[j]}" for i, j in self.pairs]),
             ("copies", [f"{self.layers[j]} of {self.layers[i]}" for i, j in self.copies]),
         ]
@@ -157,24 +207,19 @@ def depth_gains(
         cuts = _cuts(passed.states, context, _states_of_train(flow, train), mixture=mixture)
         own = passed.log_prob(context=context)
         log_prob = torch.cat([cuts.to(own) + passed.volumes, own[None]]) + offset.double()
-        without = torch.stack([
-            passed.log_prob(i, context=context) - own for i in range(len(layers))
-        ])
-
-        def loss(*both: int) -> float:
-            return (own - passed.log_prob(*both, context=context)).mean().item()
-
-        pairs = _pairs(layers, (-without.mean(1)).tolist(), loss)
+        few = None if context is None else context[:REMOVED]
+        losses = layer_losses(flow, layers_of(flow.core, few), start[:REMOVED], few)
         seconds = _seconds(layers, passed.states)
         some = None if context is None else context[:MEASURED]
         condition = profile_at(flow, x[:MEASURED], some).condition_number.quantile(0.95, dim=1)
     return DepthGains(
         layers=tuple(layer.name for layer in layers),
         log_prob=log_prob.cpu(),
-        without=without.cpu(),
+        without=losses.rows.cpu(),
+        idle=tuple(losses.idle),
         condition_number=condition,
         seconds=seconds,
-        pairs=pairs,
+        pairs=losses.pairs(),
         copies=_copies(layers),
         reference="Gaussian mixture" if mixture else "Gaussian",
     )
@@ -277,19 +322,56 @@ class Passed:
         return self.flow.base.log_prob(state, context=context).double() + log_det
 
 
-def _pairs(
-    layers: Sequence[Layer], losses: Sequence[float], loss: Callable[[int, int], float]
-) -> tuple[tuple[int, int], ...]:
-    """Returns the pairs of layers, next to each other, that undo each other."""
-    learned = [i for i, layer in enumerate(layers) if [*layer.bijection.parameters()]]
-    found: list[tuple[int, int]] = []
-    for i, j in itertools.pairwise(learned):
-        if found and i in found[-1]:
-            continue
-        least = min(losses[i], losses[j])
-        if least >= NOTHING and loss(i, j) < max(NOTHING, UNDONE * least):
-            found.append((i, j))
-    return tuple(found)
+@dataclass(frozen=True)
+class LayerLosses:
+    """What a flow loses without some of its layers, at rows: nothing is trained again.
+
+    Attributes:
+        rows: Log-likelihood of each row minus that without one layer, in nats, (L, B); nan for a
+            layer that changes the shape.
+    """
+
+    passed: Passed
+    context: Tensor | None
+    rows: Tensor
+
+    @property
+    def idle(self) -> list[int]:
+        """Indices of the layers without which less than 0.001 nats are lost, for certain."""
+        most = self.rows.mean(1) + 2 * _standard_errors(self.rows)
+        return [i for i, loss in enumerate(most.tolist()) if loss < NOTHING]
+
+    @property
+    def dead(self) -> list[int]:
+        """Indices of the layers that do not change the likelihood of the rows, by 0.001 nats."""
+        change = self.rows.abs().mean(1).tolist()
+        return [i for i, nats in enumerate(change) if nats < NOTHING]
+
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Returns the pairs of trained layers, with none between them, that undo each other."""
+        layers = self.passed.layers
+        learned = [i for i, layer in enumerate(layers) if [*layer.bijection.parameters()]]
+        losses, found = self.rows.mean(1).tolist(), list[tuple[int, int]]()
+        own = self.passed.log_prob(context=self.context)
+        for i, j in itertools.pairwise(learned):
+            if found and i in found[-1]:
+                continue
+            least = min(losses[i], losses[j])
+            if least >= NOTHING:
+                both = own - self.passed.log_prob(i, j, context=self.context)
+                if both.abs().mean().item() < max(NOTHING, UNDONE * least):
+                    found.append((i, j))
+        return tuple(found)
+
+
+def layer_losses(
+    flow: Flow, layers: Sequence[Layer], x: Tensor, context: Tensor | None
+) -> LayerLosses:
+    """Returns what a flow loses without each of its layers, at standardized rows x."""
+    passed = Passed(flow, layers, x)
+    own = passed.log_prob(context=context)
+    without = [passed.log_prob(i, context=context) for i in range(len(layers))]
+    return LayerLosses(passed, context, own - torch.stack(without))
 
 
 def _copies(layers: Sequence[Layer]) -> tuple[tuple[int, int], ...]:

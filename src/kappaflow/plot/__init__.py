@@ -10,11 +10,20 @@ data frame, `Table`, path or shipped name; for a conditional flow the pair (x, c
 of images they are `Images`, their path or name, or a tensor.
 """
 
-from kappaflow.plot.flows import depth_profile, factorization, latent, pairs, spectrum, training
+from kappaflow.plot.flows import (
+    depth_gains,
+    depth_profile,
+    factorization,
+    latent,
+    pairs,
+    spectrum,
+    training,
+)
 from kappaflow.plot.goodness import coverage, marginals, pit
 
 __all__ = [
     "coverage",
+    "depth_gains",
     "depth_profile",
     "factorization",
     "latent",

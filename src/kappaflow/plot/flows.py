@@ -15,6 +15,8 @@ from kappaflow.conditioning.points import checked_flow, checked_points, measurin
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
 from kappaflow.data import Table
 from kappaflow.data.dataset import kind_of
+from kappaflow.diagnosis import DepthGains
+from kappaflow.diagnosis import depth_gains as measure_gains
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization
 from kappaflow.flows import Flow
@@ -24,6 +26,7 @@ from kappaflow.report.charts.matplotlib import axes_of
 from kappaflow.report.charts.plotly import to_plotly
 from kappaflow.report.conditioning import (
     condition_chart,
+    gains_chart,
     round_trip_chart,
     singular_value_chart,
     spectrum_chart,
@@ -33,6 +36,7 @@ from kappaflow.report.pairs import corner_chart
 from kappaflow.report.table_charts import latent_charts
 from kappaflow.report.training import learning_curves
 from kappaflow.runs.table_content import (
+    GAIN_ROWS,
     in_proportion,
     latent_of,
     samples_like,
@@ -94,6 +98,43 @@ def depth_profile(
         raise ArgumentError("'x' should be left out: a profile was measured at data already.")
     chart = QUANTITIES[quantity](profile.quantiles())
     return drawn(chart, ax, interactive=interactive)
+
+
+@register_view("plot", DepthGains)
+def depth_gains(
+    gains: DepthGains | Flow | FitResult,
+    x: Any = None,  # noqa: ANN401
+    *,
+    ax: Any = None,  # noqa: ANN401
+    interactive: bool = False,
+) -> Any:  # noqa: ANN401
+    """Plots the nats that a flow gains up to each depth, above the condition number there.
+
+    Args:
+        gains: The result of `kappaflow.depth_gains`, or a flow.
+        x: Rows to measure a flow at; at most 1,000 are used. Left out for gains.
+        ax: Two axes of matplotlib to draw on. New ones by default.
+        interactive: Return a figure of plotly.
+
+    Returns:
+        The axes, or the figure.
+
+    Raises:
+        ArgumentError: An argument is wrong, or matplotlib is not installed.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=4, hidden=(8,))
+        >>> figure = kf.plot.depth_gains(flow, torch.randn(100, 2), interactive=True)
+        >>> figure.data[0].name
+        'gained so far'
+    """
+    if not isinstance(gains, DepthGains):
+        flow, rows = flow_and_rows(gains, x, GAIN_ROWS)
+        gains = measure_gains(flow, rows.x, context=rows.context)
+    elif x is not None:
+        raise ArgumentError("'x' should be left out: gains were measured at data already.")
+    return drawn(gains_chart(gains.figures()), ax, interactive=interactive)
 
 
 @register_view("plot", Spectrum)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kappaflow.conditioning import TRUSTED, ProfileQuantiles, Spectrum
+from kappaflow.diagnosis.depth_gains import GainFigures
 from kappaflow.report.charts import (
     DATA,
     INK,
@@ -14,6 +15,7 @@ from kappaflow.report.charts import (
     STRETCH,
     WORST,
     Chart,
+    Panel,
     Rule,
     Series,
     band,
@@ -55,7 +57,7 @@ def singular_value_chart(profile: ProfileQuantiles) -> Chart:
         "The two lines should open slowly and end at most two or three decades apart. Lines that "
         "keep moving apart mean that every layer makes the flow worse. Bands hold 90 % of the "
         "rows.",
-        **_depth_axis(profile),
+        **depth_axis(len(profile.layers)),
         y="singular value (latent per standardized unit)",
         y_log=True,
         series=series,
@@ -86,7 +88,7 @@ def condition_chart(profile: ProfileQuantiles) -> Chart:
         "Condition number of each layer and of all layers so far",
         "The layers should be alike, with none far above the others. The line should stay far "
         f"below the limit of the float type{text}. Look at layer “{name}” first: {mark}.",
-        **_depth_axis(profile),
+        **depth_axis(len(profile.layers)),
         y="condition number (pure number)",
         y_log=True,
         series=series,
@@ -113,11 +115,63 @@ def round_trip_chart(profile: ProfileQuantiles) -> Chart:
         "Read the solid line at its left end (data to latent to data) and the dashed line at its "
         "right end (latent to data to latent). Both should end near or below the dotted "
         "prediction. An error far above it has another cause than rounding.",
-        **_depth_axis(profile),
+        **depth_axis(len(profile.layers)),
         y="error (standardized units)",
         y_log=True,
         series=series,
     )
+
+
+def gains_chart(gains: GainFigures) -> Chart:
+    """Returns the chart of nats gained up to each depth, above the condition number there."""
+    labels = ["the data", *gains.layers]
+    steps = [2 * error for error in gains.reached_errors]
+    reached = [
+        [value + sign * step for value, step in zip(gains.reached, steps, strict=True)]
+        for sign in (-1, 0, 1)
+    ]
+    depths, x = range(len(labels)), depth_axis(len(gains.layers))
+    numbers = [1.0, *gains.condition_number]
+    return Chart(
+        name="gains",
+        title="What is gained up to each depth, and the conditioning it takes",
+        caption=f"The flow is cut after each layer, and a {gains.reference} is fitted to what "
+        f"comes out, at {gains.rows:,} held-out rows. Where the line on the left is flat, layers "
+        "gain little: they may prepare what later layers gain, or not be needed. The band is two "
+        "standard errors.",
+        panels=[
+            Panel(
+                **x,
+                y=f"nats per row above a {gains.reference}",
+                series=[band("gained so far", depths, reached, DATA, labels=labels)],
+                rules=[Rule(at=gains.total, text="whole flow")],
+            ),
+            Panel(
+                **x,
+                y="95 % condition number so far",
+                y_log=True,
+                series=[line("condition number", depths, numbers, STRETCH, labels=labels)],
+            ),
+        ],
+    )
+
+
+def gains_section(gains: GainFigures | None) -> list[Section]:
+    """Returns the section on what each layer gains, empty without figures."""
+    if gains is None:
+        return []
+    found = [
+        ("Not needed, since next to nothing is lost without them", gains.idle),
+        ("They undo each other", [i for pair in gains.pairs for i in pair]),
+        ("Copies of earlier layers", [j for _, j in gains.copies]),
+    ]
+    notes = [
+        Text(f"{text}: {', '.join(gains.layers[i] for i in layers)}.")
+        for text, layers in found
+        if layers
+    ]
+    charts = Charts([gains_chart(gains)], wide=True)
+    return [Section("gains", "What each layer gains", [charts, *notes], link="Gains")]
 
 
 def spectrum_chart(spectrum: Spectrum) -> Chart:
@@ -167,8 +221,8 @@ def singular_values_chart(
     )
 
 
-def _depth_axis(profile: ProfileQuantiles) -> dict:
-    layers = len(profile.layers)
+def depth_axis(layers: int) -> dict[str, Any]:
+    """Returns the fields of a panel whose horizontal axis is the depth."""
     pad = max(0.2, 0.02 * layers)
     title = "depth (number of layers from the data)"
     return {"x": title, "x_range": (-pad, layers + pad), "x_whole": True}

@@ -3,6 +3,7 @@
 from typing import Generic, Literal, TypeVar
 
 from kappaflow.conditioning import ProfileQuantiles
+from kappaflow.diagnosis.depth_gains import GainFigures
 from kappaflow.goodness import Calibration, TwoSample
 from kappaflow.goodness.corner import Corner
 from kappaflow.goodness.given import GivenDensity
@@ -110,6 +111,7 @@ class TableCharts(Part):
         two_sample: The comparison of samples with held-out rows; None if it was not made.
         corner: Its columns, two at a time.
         calibration: The ranks of held-out rows among samples; None for a flow without a context.
+        gains: What each layer gains; None if no Gaussian can be fitted.
         given: The first columns at three contexts; empty for a flow without a context.
     """
 
@@ -119,6 +121,7 @@ class TableCharts(Part):
     two_sample: TwoSample | None = None
     corner: Corner | None = None
     calibration: Calibration | None = None
+    gains: GainFigures | None = None
     given: list[GivenDensity] = []
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from kappaflow.goodness import Goodness
-from kappaflow.report.conditioning import conditioning_figures
+from kappaflow.report.conditioning import conditioning_figures, gains_section
 from kappaflow.report.content import Latent, Report, TableCharts, WorstRows
 from kappaflow.report.general import NO_LIKELIHOOD, joint_note, report_page
 from kappaflow.report.goodness import goodness_section
@@ -34,7 +34,7 @@ def table_page(report: TableReport, *, alone: bool) -> Page:
         likelihood=_likelihood_section(report),
         where=f"held-out rows, from the standardized columns on{padding}",
         first=[_samples_section(report.charts)],
-        last=[_latent_section(report.charts.latent)],
+        last=[*gains_section(report.charts.gains), _latent_section(report.charts.latent)],
         note=_curves_note(result),
         terms=("AUC",) if result.separations else (),
     )

@@ -12,7 +12,9 @@ from kappaflow.conditioning.points import joined_points
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.data import Table, atom_rows
 from kappaflow.data.naming import describe_rows, describe_values
-from kappaflow.diagnosis import Comparison, compare, diagnose_flow, references
+from kappaflow.diagnosis import Comparison, compare, depth_gains, diagnose_flow, references
+from kappaflow.diagnosis.depth_gains import GainFigures
+from kappaflow.errors import ArgumentError
 from kappaflow.flows import (
     Base,
     Flow,
@@ -56,6 +58,7 @@ BASE_SAMPLES = 20_000  # that latents are compared with, if the base is not N(0,
 WORST_ROWS, WORST_COLUMNS = 10, 12
 PADDING_SAMPLES = 64  # of the padding, for each row
 WEIGHTED_ROWS = 2000  # at most
+GAIN_ROWS, FITTED_ROWS = 1_000, 5_000  # held-out and training rows that gains are measured at
 
 
 def table_content(result: FitResult, data: "TableData", budget: float | None) -> Content:
@@ -91,6 +94,7 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
             worst_rows=worst_rows(data, nll),
             scores=[separation[1]] if separation else [],
             latent=latent_of(flow, pictured),
+            gains=_gains(flow, test, batch_of(data.train, flow)),
             given=_given(flow, data.test, test),
             **_compared(diagnosis.goodness),
         ),
@@ -106,6 +110,16 @@ def _compared(goodness: Goodness | None) -> dict[str, Any]:
         return {}
     result = goodness.two_sample
     return {"two_sample": result, "corner": result.corner, "calibration": goodness.calibration}
+
+
+def _gains(flow: Flow, test: Batch, train: Batch) -> GainFigures | None:
+    """Returns what each layer gains, at the first rows; None if no Gaussian can be fitted."""
+    rows, fitted = test.at(slice(0, GAIN_ROWS)), train.at(slice(0, FITTED_ROWS))
+    try:
+        gains = depth_gains(flow, rows.x, context=rows.context, train=(fitted.x, fitted.context))
+    except ArgumentError:
+        return None
+    return gains.figures()
 
 
 def _given(flow: Flow, test: Table, rows: Batch) -> list[GivenDensity]:

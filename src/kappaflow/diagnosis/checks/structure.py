@@ -1,6 +1,6 @@
-"""KF405: features that no network changes, seen as zeros and constants of the Jacobian."""
+"""KF405 and KF406: features that no network changes, and layers that do nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -11,12 +11,15 @@ from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.state import moved_copy
+from kappaflow.diagnosis.depth_gains import LayerLosses, layer_losses
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.foreign import Wrapped
+from kappaflow.rewrite.layers import is_linear
 
 POINTS = 8
 CONSTANT = 1e-5  # relative spread over the points of an entry that is constant
-SHOWN = 5  # features that a message names
+SHOWN = 5  # features and layers that a message names
+DEEP = 64  # layers up to which each is left out in turn
 
 
 @measurement("structure of the Jacobian")
@@ -91,3 +94,61 @@ def features_never_change(m: Measurements) -> Iterator[Symptom]:
 def _has_networks(m: Measurements) -> bool:
     """Returns whether a flow has dense layers or convolutions, unlike one of elementwise maps."""
     return any(isinstance(module, nn.Linear | _ConvNd) for module in m.flow.modules())
+
+
+@measurement("layers that are not needed")
+def losses(m: Measurements) -> LayerLosses | None:
+    """Returns what the flow loses without each layer; None for deep flows and large rows."""
+    if m.rows is None or m.rows[0].numel() > DENSE_UP_TO or len(m.layers) > DEEP:
+        return None
+    return layer_losses(m.flow, m.layers, m.standardized, m.context)
+
+
+@check(
+    "KF406",
+    "some layers do nothing",
+    severity="note",
+    cause="The flow is deeper than these rows need, or its training ended early.",
+    fix="Remove them (`kappaflow prune` and `kappaflow.prune` do): fewer layers are faster and "
+    "often better conditioned.",
+)
+def layers_do_nothing(m: Measurements) -> Iterator[Symptom]:
+    """Each layer in turn is left out, and nothing is trained again. It is a note if the rows are as
+    likely without a trained layer that is not linear, to 0.001 nats each, or without two neighbors
+    that undo each other. A flow of which no layer does anything, such as a new one, has none.
+
+    Example:
+        nets = [kf.nets.MLP(1, 2, (8,)) for _ in range(2)]
+        for parameter in nets[0].parameters():
+            torch.nn.init.normal_(parameter)
+        couplings = [kf.AffineCoupling(kf.Partition.half(2), net) for net in nets]
+        flow = kf.Flow(kf.StandardNormal(2), kf.Chain(couplings))
+        x = flow.sample(64).detach()
+    """
+    result = losses(m)
+    if result is None:
+        return
+    learned = [
+        i
+        for i, layer in enumerate(m.layers)
+        if not is_linear(layer.bijection) and [*layer.bijection.parameters()]
+    ]
+    dead = [i for i in result.dead if i in learned]
+    if dead and len(dead) < len(learned):
+        yield Symptom(
+            f"{len(dead)} of {len(learned)} trained layers change no likelihood: "
+            f"{_names(m, dead)}.",
+            {"dead": len(dead), "trained": len(learned)},
+        )
+    pairs = result.pairs()
+    for i, j in pairs[:SHOWN]:
+        yield Symptom(
+            f"Layers {_names(m, (i, j))} undo each other: without both, nothing is lost.",
+            {"loss_of_first": float(result.rows[i].mean())},
+        )
+
+
+def _names(m: Measurements, numbers: Sequence[int]) -> str:
+    """Returns the names of layers for a message, the first few of many."""
+    names = [m.layers[i].name for i in numbers[:SHOWN]]
+    return ", ".join(names) + (", ..." if len(numbers) > SHOWN else "")
