@@ -51,7 +51,7 @@ from .partition import Partition, SpatialPartition
 from .registry import register
 from .report import write_diagnosis
 from .rewrite import fuse, rewrite_fixed_partition
-from .runs import fit_auto, write_report
+from .runs import depth_curve, fit_auto, write_report
 from .stack import CouplingStack
 from .training import fit, fit_energy
 
@@ -74,6 +74,7 @@ __all__ = [
     "convert",
     "data",
     "depth",
+    "depth_curve",
     "depth_gains",
     "diagnosis",
     "doctor",

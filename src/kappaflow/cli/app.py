@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, UnusedCliTokensError
 
 from kappaflow import __version__
 from kappaflow.cli.data import data
+from kappaflow.cli.depth import depth
 from kappaflow.cli.doctor import doctor
 from kappaflow.cli.export import export
 from kappaflow.cli.factor import factor
@@ -50,7 +51,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    fit, sample, score, doctor, report, export, factor, rewrite, prune, tradeoff, reproduce, data,
+    fit, sample, score, doctor, report, export, factor, rewrite, prune, depth, tradeoff, reproduce,
+    data,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

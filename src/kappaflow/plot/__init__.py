@@ -11,6 +11,7 @@ of images they are `Images`, their path or name, or a tensor.
 """
 
 from kappaflow.plot.flows import (
+    depth_curve,
     depth_gains,
     depth_profile,
     factorization,
@@ -23,6 +24,7 @@ from kappaflow.plot.goodness import coverage, marginals, pit
 
 __all__ = [
     "coverage",
+    "depth_curve",
     "depth_gains",
     "depth_profile",
     "factorization",

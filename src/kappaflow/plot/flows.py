@@ -31,6 +31,7 @@ from kappaflow.report.conditioning import (
     singular_value_chart,
     spectrum_chart,
 )
+from kappaflow.report.depth import DepthCurve, depth_chart
 from kappaflow.report.factorization import factorization_chart
 from kappaflow.report.pairs import corner_chart
 from kappaflow.report.table_charts import latent_charts
@@ -98,6 +99,40 @@ def depth_profile(
         raise ArgumentError("'x' should be left out: a profile was measured at data already.")
     chart = QUANTITIES[quantity](profile.quantiles())
     return drawn(chart, ax, interactive=interactive)
+
+
+@register_view("plot", DepthCurve)
+def depth_curve(
+    curve: DepthCurve,
+    *,
+    ax: Any = None,  # noqa: ANN401
+    interactive: bool = False,
+) -> Any:  # noqa: ANN401
+    """Plots likelihood and conditioning against depth, for each partition.
+
+    Args:
+        curve: The result of `kappaflow.depth_curve`.
+        ax: Two axes of matplotlib to draw on. New ones by default.
+        interactive: Return a figure of plotly.
+
+    Returns:
+        The axes, or the figure.
+
+    Raises:
+        ArgumentError: An argument is wrong, or matplotlib is not installed.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> curve = kf.depth_curve(x, partitions=["half"], hidden=(8,), max_epochs=1)
+        >>> kf.plot.depth_curve(curve, interactive=True).data[0].name
+        'half'
+    """
+    if not isinstance(curve, DepthCurve):
+        raise ArgumentError(
+            f"'curve' should be a result of kappaflow.depth_curve, got {type(curve).__name__}."
+        )
+    return drawn(depth_chart(curve), ax, interactive=interactive)
 
 
 @register_view("plot", DepthGains)

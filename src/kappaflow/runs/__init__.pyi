@@ -1,3 +1,4 @@
+from .depth_curve import depth_curve
 from .derived_run import RewrittenRun, rewrite_run
 from .diagnose import diagnose_run
 from .factor import factor_file
@@ -28,6 +29,7 @@ __all__ = [
     "RunSummary",
     "TableConfig",
     "Written",
+    "depth_curve",
     "diagnose_code",
     "diagnose_run",
     "factor_file",

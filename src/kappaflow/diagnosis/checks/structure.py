@@ -113,9 +113,9 @@ def losses(m: Measurements) -> LayerLosses | None:
     "often better conditioned.",
 )
 def layers_do_nothing(m: Measurements) -> Iterator[Symptom]:
-    """Each layer in turn is left out, and nothing is trained again. It is a note if the rows are as
-    likely without a trained layer that is not linear, to 0.001 nats each, or without two neighbors
-    that undo each other. A flow of which no layer does anything, such as a new one, has none.
+    """Each layer in turn is left out, and nothing is trained again. It is a note if the rows are
+    as likely without a trained layer that is not linear, to 0.001 nats each, or without two
+    neighbors that undo each other. A flow of which no layer does anything has none.
 
     Example:
         nets = [kf.nets.MLP(1, 2, (8,)) for _ in range(2)]

@@ -1,0 +1,100 @@
+"""`kappaflow depth`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from kappaflow.cli.fit_options import COMMON, OUTPUT, TRAINING, ReadTable, given, without_none
+from kappaflow.cli.parameters import Data, Integer, Integers, Json, Quiet
+from kappaflow.cli.show import print_columns, print_note, print_text
+from kappaflow.errors import ArgumentError
+
+Names = Annotated[
+    list[Literal["half", "random", "mixing"]],
+    Parameter(consume_multiple=True, negative=(), group=COMMON),
+]
+
+
+def depth(
+    data: Data,
+    /,
+    *,
+    out: Annotated[Path, Parameter(group=COMMON)],
+    partitions: Names = ("half", "random", "mixing"),  # pyright: ignore[reportArgumentType]
+    model: Annotated[Literal["spline", "real_nvp"], Parameter(group=TRAINING)] = "spline",
+    hidden: Annotated[Integers | None, Parameter(group=TRAINING)] = None,
+    max_depth: Annotated[Integer, Parameter(group=COMMON)] = 64,
+    nats: Annotated[float, Parameter(group=COMMON)] = 0.01,
+    check: Annotated[bool, Parameter(negative=(), group=COMMON)] = False,
+    max_epochs: Annotated[Integer | None, Parameter(group=TRAINING)] = None,
+    max_time_s: Annotated[float | None, Parameter(group=TRAINING)] = None,
+    seed: Annotated[Integer, Parameter(group=TRAINING)] = 0,
+    processes: Annotated[Integer, Parameter(group=TRAINING)] = 1,
+    rows: Annotated[ReadTable | None, Parameter(name="*", group=COMMON)] = None,  # pyright: ignore[reportInvalidTypeForm]
+    quiet: Annotated[Quiet, Parameter(group=OUTPUT)] = False,
+    json: Annotated[Json, Parameter(group=OUTPUT)] = False,
+) -> None:
+    """Find out how deep a flow of a table has to be, and what that costs in conditioning.
+
+    For example:
+
+    kappaflow depth events.csv --out runs/depth --processes 2
+
+    For each partition a flow grows from 2 couplings on, until twice the depth gains too little on
+    held-out rows. The page has the curves. If it is interrupted, run the same command again: it
+    resumes, and finished trainings are not repeated.
+
+    Parameters
+    ----------
+    data
+        A csv, tsv, parquet, arrow, npy or npz file, or the name of a set of tables.
+    out
+        The folder for the runs and the page.
+    partitions
+        half: couplings keep one half of the columns and change the other, in turn. random: a
+        random order before each coupling. mixing: a learned linear map before each coupling.
+    model
+        spline, or real_nvp for affine couplings.
+    hidden
+        Widths of the hidden layers of the conditioners (64 64).
+    max_depth
+        The largest number of couplings.
+    nats
+        The least gain, in nats per row, for which twice the depth is worth its price.
+    check
+        Train the last two depths from the start too, at the same cost, and compare.
+    max_epochs
+        Maximum number of epochs at each depth. Default: a third of those of kappaflow fit.
+    max_time_s
+        Time limit of the training at each depth, in seconds.
+    seed
+        Seed of the initial weights, the order of rows and the split.
+    processes
+        Number of partitions to measure in parallel, each on one thread.
+    """
+    from kappaflow.data.dataset import kind_of
+    from kappaflow.runs import TableConfig, depth_curve
+
+    if kind_of(data) is not None:
+        raise ArgumentError(f"'data' should be a table, {data} holds images.")
+    chosen = {"max_epochs": max_epochs, "max_time_s": max_time_s, "hidden": hidden}
+    curve = depth_curve(
+        TableConfig(data, split_seed=seed, **given(rows or ReadTable())),
+        model=model,
+        partitions=partitions,
+        max_depth=max_depth,
+        nats=nats,
+        check=check,
+        out=out,
+        processes=processes,
+        progress=False if quiet else None,
+        say=(lambda text: None) if quiet else print_note,
+        seed=seed,
+        **without_none(chosen),
+    )
+    if json:
+        print_text(curve.to_json())
+        return
+    print_columns(curve.rows_of_table())
+    print_text("\n".join(["", *curve.describe(), "", f"The page is {out / 'index.html'}"]))

@@ -1,0 +1,296 @@
+"""`DepthCurve`: likelihood and conditioning of a table against depth, as text, chart and page."""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+
+from kappaflow.report.charts import (
+    DATA,
+    MUTED,
+    SAMPLES,
+    SQUEEZE,
+    STRETCH,
+    Chart,
+    Panel,
+    band,
+    line,
+)
+from kappaflow.report.numbers import count, format_time, significant, with_error
+from kappaflow.report.page import (
+    Charts,
+    FactTable,
+    Items,
+    Page,
+    Section,
+    Text,
+    TextTable,
+    glossary_section,
+    render_page,
+)
+from kappaflow.results import Part, to_plain
+from kappaflow.summary import Facts, PlottedSummary
+
+TONES = {"half": DATA, "random": SAMPLES, "mixing": SQUEEZE}
+ABOUT = {
+    "half": "couplings that keep one half of the columns and change the other, in turn",
+    "random": "a fixed random order of the columns before each coupling",
+    "mixing": "a learned linear map before each coupling, as Glow's 1x1 convolution; all "
+    "couplings keep the same half",
+}
+TERMS = ("Flow", "NLL, nat", "Held out", "Standardized", "Condition number")
+
+
+class DepthPoint(Part):
+    """A flow of one depth, on held-out rows.
+
+    Attributes:
+        partition: "half", "random" or "mixing".
+        depth: Number of couplings.
+        nll: Mean negative log-likelihood in nats per row, on standardized columns.
+        gain: Mean difference to the flow of half the depth, row by row; None for the first.
+        condition_number: 95 % quantile, from the standardized columns on.
+        score_s: Processor time to score a million rows, in seconds.
+        time_s: Time of the training in seconds; the flow began as that of half the depth.
+        scratch: Mean NLL of a flow of this depth that began as a new one, with as many epochs as
+            all depths up to this one have cost; None if it was not trained.
+        scratch_gain: Mean difference of that NLL to `nll`, above 0 if growing is better.
+    """
+
+    partition: str
+    depth: int
+    nll: float
+    standard_error: float
+    gain: float | None = None
+    gain_error: float | None = None
+    condition_number: float
+    score_s: float
+    time_s: float
+    epochs: int
+    scratch: float | None = None
+    scratch_gain: float | None = None
+    scratch_error: float | None = None
+
+
+class Rewritten(Part):
+    """The flow with learned linear maps, rewritten as couplings of one partition alone.
+
+    Attributes:
+        depth: Depth of the flow before.
+        couplings: Number of couplings after.
+        layer_condition_number: The largest 95 % condition number of one of its layers.
+    """
+
+    depth: int
+    couplings: int
+    layer_condition_number: float
+
+
+class DepthCurve(PlottedSummary, Part):
+    """Likelihood and conditioning of flows of a table against depth.
+
+    Attributes:
+        data: The name of the data.
+        model: Settings of the trainings, (label, value).
+        nats: The least gain for which twice the depth is worth its price.
+        points: The flows, by partition and depth.
+        rows: Number of held-out rows.
+        rewritten: What the learned linear maps are as couplings; None if it was not computed.
+    """
+
+    data: str
+    model: list[tuple[str, str]]
+    nats: float
+    rows: int
+    points: list[DepthPoint]
+    rewritten: Rewritten | None = None
+    notes: list[str] = []
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions, in order."""
+        return list(dict.fromkeys(point.partition for point in self.points))
+
+    def of(self, partition: str) -> list[DepthPoint]:
+        """Returns the flows with a partition, the shallowest first."""
+        return [point for point in self.points if point.partition == partition]
+
+    def recommended(self, partition: str) -> DepthPoint:
+        """Returns the shallowest flow that twice the depth does not improve enough."""
+        for point, deeper in pairwise(self.of(partition)):
+            if not pays(deeper, self.nats):
+                return point
+        return self.of(partition)[-1]
+
+    @property
+    def best(self) -> DepthPoint:
+        """The recommended flow: of those of each partition, the fastest that is likely enough.
+
+        That is, within `nats` of the likeliest.
+        """
+        flows = [self.recommended(partition) for partition in self.partitions]
+        least = min(flows, key=lambda point: point.nll)
+        close = [point for point in flows if point.nll <= least.nll + self.nats]
+        return min(close, key=lambda point: point.score_s)
+
+    @property
+    def recommended_depth(self) -> int:
+        """The recommended number of couplings."""
+        return self.best.depth
+
+    @property
+    def recommended_partition(self) -> str:
+        """The partition of the recommended flow."""
+        return self.best.partition
+
+    def to_json(self) -> str:
+        """Returns all numbers, with the recommended depth and partition, as JSON."""
+        best = self.best
+        chosen = {"recommended_depth": best.depth, "recommended_partition": best.partition}
+        return json.dumps(chosen | to_plain(self), indent=2)
+
+    def describe(self) -> list[str]:
+        """Returns the results as text, a sentence or two for each partition."""
+        best = self.best
+        texts = [
+            f"Recommended: {count(best.depth, 'coupling')}, partition {best.partition}, with "
+            f"{with_error(best.nll, best.standard_error)} nats per row on {self.rows:,} held-out "
+            f"rows and a 95 % condition number of {significant(best.condition_number)}."
+        ]
+        texts += [self._sentence(partition) for partition in self.partitions]
+        texts += [_against_scratch(p) for p in self.points if p.scratch_gain is not None]
+        if self.rewritten is not None:
+            texts.append(
+                f"The {self.rewritten.depth} couplings with learned linear maps are "
+                f"{self.rewritten.couplings} couplings of one partition without them; the worst "
+                "of their layers has a condition number of "
+                f"{significant(self.rewritten.layer_condition_number)}."
+            )
+        return texts
+
+    def _sentence(self, partition: str) -> str:
+        point, flows = self.recommended(partition), self.of(partition)
+        start = f"Partition {partition}: {count(point.depth, 'coupling')}"
+        deeper = next((p for p in flows if p.depth > point.depth), None)
+        if deeper is None or deeper.gain is None:
+            gain = "" if point.gain is None else f", which still gain {point.gain:.3f} nats"
+            return f"{start}, the largest depth that was tried{gain}: try more."
+        most = max(0.0, deeper.gain) + 2 * (deeper.gain_error or 0.0)
+        return (
+            f"{start}: doubling gains {with_error(deeper.gain, deeper.gain_error)} nats and costs "
+            f"{deeper.score_s / point.score_s:.1f} times the time; condition number "
+            f"{significant(point.condition_number)} -> {significant(deeper.condition_number)}. If "
+            f"gains keep falling, no further doubling gains more than {most:.3f} nats."
+        )
+
+    def rows_of_table(self) -> list[list[str]]:
+        """Returns the rows of a table, as text, with the header first."""
+        best = self.best
+        head = [
+            "partition", "couplings", "held-out NLL", "gain by doubling", "95 % condition number",
+            "seconds to score a million rows", "training", "recommended",
+        ]  # fmt: skip
+        return [head] + [
+            [
+                point.partition,
+                str(point.depth),
+                with_error(point.nll, point.standard_error),
+                "" if point.gain is None else with_error(point.gain, point.gain_error),
+                significant(point.condition_number),
+                significant(point.score_s),
+                f"{format_time(point.time_s)}, {count(point.epochs, 'epoch')}",
+                "yes" if point == best else "",
+            ]
+            for point in self.points
+        ]
+
+    def _facts(self) -> Facts:
+        best = self.best
+        return [
+            ("recommended", f"{count(best.depth, 'coupling')}, partition {best.partition}"),
+            ("NLL", f"{with_error(best.nll, best.standard_error)} nats on {self.rows:,} rows"),
+            ("95 % condition number", significant(best.condition_number)),
+            ("tried", f"{', '.join(self.partitions)}, up to {max(p.depth for p in self.points)}"),
+        ]
+
+
+def _against_scratch(point: DepthPoint) -> str:
+    gain = point.scratch_gain or 0.0
+    return (
+        f"Partition {point.partition}, {count(point.depth, 'coupling')}: a flow that is trained "
+        f"from the start, with as many steps times couplings, is "
+        f"{with_error(abs(gain), point.scratch_error)} nats {'worse' if gain > 0 else 'better'} "
+        "than the grown one."
+    )
+
+
+def pays(deeper: DepthPoint, nats: float) -> bool:
+    """Returns whether a flow is better than that of half the depth, beyond two standard errors."""
+    return (deeper.gain or 0.0) > max(nats, 2 * (deeper.gain_error or 0.0))
+
+
+def depth_chart(curve: DepthCurve) -> Chart:
+    """Returns the chart of likelihood and conditioning against depth, for each partition."""
+    likelihood, condition = [], []
+    for partition in curve.partitions:
+        flows, tone = curve.of(partition), TONES.get(partition, STRETCH)
+        depths = [point.depth for point in flows]
+        errors = [
+            [point.nll + sign * (point.gain_error or 0.0) for point in flows]
+            for sign in (-1, 0, 1)
+        ]
+        likelihood.append(band(partition, depths, errors, tone))
+        numbers = [point.condition_number for point in flows]
+        condition.append(line(partition, depths, numbers, tone))
+    best = curve.best
+    mark = {"kind": "points", "mark": "open diamond"}
+    likelihood.append(line("recommended", [best.depth], [best.nll], MUTED, **mark))
+    scratch = [point for point in curve.points if point.scratch is not None]
+    if scratch:
+        at, nll = [p.depth for p in scratch], [p.scratch for p in scratch]
+        likelihood.append(line("trained from the start", at, nll, MUTED, kind="points"))
+    x = {"x": "number of couplings", "x_log": True}
+    return Chart(
+        name="depth",
+        title="Likelihood and conditioning against depth",
+        caption="Left: the likelihood of held-out rows, lower is better. Bands are one standard "
+        "error of the difference to half the depth. Right: what that costs in conditioning.",
+        panels=[
+            Panel(**x, y="held-out NLL, nats (standardized)", series=likelihood),
+            Panel(**x, y="95 % condition number", y_log=True, series=condition),
+        ],
+        columns=2,
+    )
+
+
+def render_depth_curve(curve: DepthCurve) -> str:
+    """Returns the page of a depth curve, one HTML document that makes no request."""
+    head, *rows = curve.rows_of_table()
+    sections = [
+        Section("found", "How deep", [Text(text) for text in curve.describe()]),
+        Section("chart", "Against depth", [Charts([depth_chart(curve)], wide=True)]),
+        Section("table", "In numbers", [TextTable(head, rows)]),
+        Section("partitions", "Partitions", [_partitions(curve.partitions)]),
+        glossary_section(TERMS),
+        Section("settings", "Settings", [FactTable(curve.model), Items(curve.notes)]),
+    ]
+    return render_page(
+        Page(
+            command="kappaflow depth",
+            title=f"How deep a flow of {curve.data} has to be",
+            sections=sections,
+            intro=[Text(INTRO)],
+            without_script="The tables do not.",
+            files="report.json, next to this page, has all of its numbers.",
+        )
+    )
+
+
+INTRO = (
+    "For each partition one flow grows: it is trained, gets as many new couplings again, which "
+    "start as the identity, and is trained further. So a deeper flow never starts worse. Growing "
+    "ends when twice the depth gains too little on rows that no training used."
+)
+
+
+def _partitions(names: Sequence[str]) -> FactTable:
+    return FactTable([(name, ABOUT.get(name, "")) for name in names])

@@ -1,0 +1,403 @@
+"""`depth_curve`: how deep a flow of a table has to be, by growing one flow for each partition."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from kappaflow._checks import one_of, positive_float, positive_int
+from kappaflow.conditioning.profile import profile
+from kappaflow.data import Table, split
+from kappaflow.data.domains import Bounds, Domains
+from kappaflow.data.prepare import prepare_table
+from kappaflow.data.raw import Reading
+from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.factor import Whiten
+from kappaflow.flows import Flow
+from kappaflow.flows.standardization import standardization_log_det
+from kappaflow.options import Repair
+from kappaflow.report.depth import (
+    DepthCurve,
+    DepthPoint,
+    Rewritten,
+    pays,
+    render_depth_curve,
+)
+from kappaflow.rewrite import rewrite_fixed_partition
+from kappaflow.rewrite.layers import flow_of, is_any_coupling, parts_of, stacked
+from kappaflow.runs.recipes import LEARNING_RATE, ModelConfig, build_flow, with_bounds
+from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData
+from kappaflow.storage import write_bytes
+from kappaflow.training import (
+    Settings,
+    batch_of,
+    checked_settings,
+    condition_at_test_rows,
+    fit_split,
+    log_prob_of,
+)
+from kappaflow.training.measure import mean, standard_error
+from kappaflow.training.rows import as_table
+
+PARTITIONS: dict[str, dict[str, Any]] = {
+    "half": {"partition": "half"},
+    "random": {"partition": "random"},
+    "mixing": {"partition": "half", "mixing": "lu"},
+}
+STARTS = {"spline": "gaussianize", "real_nvp": "whiten"}
+SCALE_BOUND = 1.5  # of each affine coupling, the same at all depths
+FIRST = 2  # couplings: fewer leave columns unchanged
+OF_TRAINING = 3  # how many times fewer epochs than `kappaflow.fit` each depth has by default
+REWRITTEN_ROWS, REPEATED = 64, 3
+PAGE, NUMBERS = "index.html", "report.json"
+Kind = Literal["spline", "real_nvp"]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The rows of a table: to train on, to stop by and to compare on."""
+
+    train: Table
+    validation: Table
+    test: Table
+    domains: Domains
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Growth:
+    """How a flow grows: which couplings, up to which depth, trained how."""
+
+    model: Kind
+    hidden: tuple[int, ...]
+    most: int
+    nats: float
+    settings: Settings
+    out: Path | None
+    progress: bool | None
+    check: bool
+
+
+def depth_curve(
+    data: Any,  # noqa: ANN401
+    *,
+    model: Kind = "spline",
+    partitions: Sequence[str] = tuple(PARTITIONS),
+    hidden: Sequence[int] = (64, 64),
+    max_depth: int = 64,
+    nats: float = 0.01,
+    check: bool = False,
+    out: str | Path | None = None,
+    processes: int = 1,
+    repair: Repair | None = None,
+    bounds: Bounds | None = None,
+    columns: Sequence[str] | None = None,
+    exclude: str | Iterable[str] = (),
+    context: str | Iterable[str] = (),
+    where: str | Iterable[str] | None = None,
+    missing: str | Iterable[str] = (),
+    decimal: Literal[".", ","] | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    **settings: Any,  # noqa: ANN401
+) -> DepthCurve:
+    """Measures how deep a flow of a table has to be, at what conditioning, for three partitions.
+
+    For each partition one flow grows from 2 couplings on: it is trained, gets as many new
+    couplings again, which start as the identity, and is trained further. Growing ends when twice
+    the depth gains less than two standard errors, or less than `nats`, on held-out rows.
+
+    Args:
+        data: A table, as for `kappaflow.fit_auto`, or a `TableConfig` of a command.
+        model: "spline", or "real_nvp" for affine couplings.
+        partitions: "half", "random" and "mixing" (learned linear maps, as in Glow), or some.
+        hidden: Widths of the hidden layers of each conditioner.
+        max_depth: The largest number of couplings.
+        nats: The least gain, in nats per row, for which twice the depth is worth its price.
+        check: Train flows of the recommended depth and of twice this depth from the start too,
+            with as many steps times couplings, to compare with the grown ones.
+        out: A folder for the runs and the page, and to resume from.
+        processes: Number of partitions to measure in parallel, each on one thread.
+        repair: As for `kappaflow.fit`, like the seven below.
+        bounds: Domains of columns by name.
+        columns: Columns to model, by name.
+        exclude: Columns to leave out.
+        context: Columns that the density is conditioned on.
+        where: Conditions that rows have to meet.
+        missing: Values that mean a missing one.
+        decimal: The decimal sign of a text file.
+        progress: Show progress bars; by default on a terminal and in a notebook.
+        say: Called with a sentence for each flow that was trained.
+        **settings: Of the training at each depth, as for `kappaflow.fit`. By default it has a
+            third of the epochs of `kappaflow.fit`.
+
+    Returns:
+        The curve: `recommended_depth`, and `points` with NLL, gain and conditioning.
+
+    Raises:
+        ArgumentError: An argument is wrong, or `out` holds another curve.
+        DataError: The data has no density that a flow could fit.
+        NumericalError: A training failed.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+        >>> curve = kf.depth_curve(x, partitions=["half"], hidden=(8,), max_epochs=2)
+        >>> curve.recommended_depth  # normal columns need no more than the least
+        2
+    """
+    one_of("model", model, tuple(STARTS))
+    for name in partitions:
+        one_of("partitions", name, tuple(PARTITIONS))
+    if not partitions:
+        raise ArgumentError(f"'partitions' should name some of {', '.join(PARTITIONS)}.")
+    if positive_int("max_depth", max_depth) < FIRST:
+        raise ArgumentError(f"'max_depth' should be at least {FIRST}, got {max_depth}.")
+    reading = Reading.of(columns, exclude, context, where, decimal, missing)
+    given = {"learning_rate": LEARNING_RATE} | settings
+    checked = checked_settings(("max_depth", "nats", "out"), **given)
+    parts = _parts(data, reading, bounds, repair, checked.seed)
+    if len(parts.train.columns) < 2:
+        raise ArgumentError("'data' should have at least two columns to model: one has no depth.")
+    folder = None if out is None else Path(out)
+    growth = _Growth(
+        model=model,
+        hidden=tuple(hidden),
+        most=max_depth,
+        nats=positive_float("nats", nats),
+        settings=_with_epochs(checked, len(parts.train)),
+        out=folder,
+        progress=progress if positive_int("processes", processes) == 1 else False,
+        check=check,
+    )
+    points, rewritten = [], None
+    for grown in _grown_in(parts, growth, list(dict.fromkeys(partitions)), processes):
+        points += grown.points
+        rewritten = grown.rewritten or rewritten
+        for point in grown.points:
+            say(
+                f"{point.partition}, {point.depth} couplings: {point.nll:.3f} ± "
+                f"{point.standard_error:.3f} nats"
+            )
+    curve = DepthCurve(
+        data=parts.name,
+        model=_described(growth, parts),
+        nats=nats,
+        rows=len(parts.test),
+        points=points,
+        rewritten=rewritten,
+        notes=list(parts.notes),
+    )
+    if folder is not None:
+        write_bytes(folder / NUMBERS, (curve.to_json() + "\n").encode())
+        write_bytes(folder / PAGE, render_depth_curve(curve).encode())
+    return curve
+
+
+@dataclass(frozen=True)
+class _Grown:
+    """The flows of one partition."""
+
+    points: list[DepthPoint]
+    rewritten: Rewritten | None
+
+
+def _parts(
+    data: Any,  # noqa: ANN401
+    reading: Reading,
+    bounds: Bounds | None,
+    repair: Repair | None,
+    seed: int,
+) -> _Parts:
+    """Returns the rows, checked and split."""
+    if isinstance(data, TableConfig):
+        rows: TableData = data.load()
+        return _Parts(
+            rows.train, rows.validation, rows.test, rows.domains, data.data, tuple(rows.notes)
+        )
+    table = as_table(data, reading)
+    prepared = prepare_table(table, bounds=bounds, repair=repair)
+    train, validation, test = split(prepared.table, fractions=FRACTIONS, seed=seed)
+    name = data if isinstance(data, str) else table.source
+    notes = prepared.notes + prepared.warnings
+    return _Parts(train, validation, test, prepared.domains, str(name), notes)
+
+
+def _with_epochs(settings: Settings, rows: int) -> Settings:
+    """Returns settings with a third of the usual number of epochs, unless a limit is given."""
+    if settings.max_epochs is not None or settings.max_time_s is not None:
+        return settings
+    steps = -(-rows // settings.rows_a_step(rows))
+    epochs = max(1, settings.epochs(steps) // OF_TRAINING)
+    return settings.model_copy(update={"max_epochs": epochs})
+
+
+def _grown_in(
+    parts: _Parts, growth: _Growth, partitions: list[str], processes: int
+) -> Iterable[_Grown]:
+    """Yields the flows of each partition, which are grown in as many processes."""
+    grow = partial(_grown, parts, growth)
+    if processes == 1 or len(partitions) == 1:
+        yield from map(grow, partitions)
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(min(processes, len(partitions)), context, _one_thread) as pool:
+        yield from pool.map(grow, partitions)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _grown(parts: _Parts, growth: _Growth, partition: str) -> _Grown:
+    """Returns the flows of one partition, from 2 couplings on, until more gain too little."""
+    flows: dict[int, tuple[Flow, Tensor]] = {}
+    points: list[DepthPoint] = []
+    depth = FIRST
+    while depth <= growth.most:
+        flow = _new(parts, growth, partition, depth)
+        if points:
+            flow = deeper(flows[depth // 2][0], flow)
+        point, flow, scores = _trained(parts, growth, f"{partition}-{depth}", flow)
+        point = point.model_copy(update={"partition": partition, "depth": depth})
+        if points:
+            gain = scores - flows[depth // 2][1]
+            figures = _mean_and_error(gain, parts.test)
+            point = point.model_copy(
+                update=dict(zip(("gain", "gain_error"), figures, strict=True))
+            )
+        flows[depth] = flow, scores
+        points.append(point)
+        if len(points) > 1 and not pays(point, growth.nats):
+            break
+        depth *= 2
+    if growth.check:
+        points[-2:] = [_checked(parts, growth, p, flows[p.depth][1]) for p in points[-2:]]
+    recommended = points[-1] if pays(points[-1], growth.nats) else points[max(0, len(points) - 2)]
+    rewritten = None
+    if partition == "mixing" and growth.model == "real_nvp":
+        rewritten = _rewritten(flows[recommended.depth][0], parts, recommended.depth)
+    return _Grown(points, rewritten)
+
+
+def _new(parts: _Parts, growth: _Growth, partition: str, depth: int) -> Flow:
+    """Returns a new flow of one depth."""
+    arguments = {
+        "depth": depth,
+        "hidden": growth.hidden,
+        "start": STARTS[growth.model],
+        **PARTITIONS[partition],
+    }
+    if growth.model == "real_nvp":
+        arguments["scale_bound"] = SCALE_BOUND * depth
+    model = with_bounds(ModelConfig(growth.model, arguments), parts.domains, parts.train)
+    return build_flow(model, parts.train, growth.settings.seed)
+
+
+def deeper(flow: Flow, longer: Flow) -> Flow:
+    """Returns a flow followed by the layers that a longer flow of the same recipe has more.
+
+    These layers are new. They are the identity, a permutation or a rotation, which change nothing
+    with a standard normal base.
+    """
+    parts, others = (parts_of(one, whole=(Whiten,)) for one in (flow, longer))
+    return flow_of(flow, stacked([*parts, *others[len(parts) :]], longer)).train()
+
+
+def _trained(
+    parts: _Parts, growth: _Growth, name: str, flow: Flow, epochs: float = 1.0
+) -> tuple[DepthPoint, Flow, Tensor]:
+    """Returns a flow after its training, its figures on held-out rows, and their log_prob."""
+    settings = growth.settings
+    if settings.max_epochs is not None:
+        settings = settings.model_copy(update={"max_epochs": round(epochs * settings.max_epochs)})
+    result = fit_split(
+        flow,
+        parts.train,
+        parts.validation,
+        settings,
+        out=None if growth.out is None else growth.out / name,
+        progress=growth.progress,
+        about={"depth_curve": name},
+    )
+    flow = result.flow.eval()
+    test = batch_of(parts.test, flow)
+    scores, times = log_prob_of(flow, test), []
+    for _ in range(REPEATED):
+        started = time.process_time()
+        log_prob_of(flow, test)
+        times.append(time.process_time() - started)
+    nll, error = _mean_and_error(-scores, parts.test)
+    point = DepthPoint(
+        partition="",
+        depth=0,
+        nll=nll + standardization_log_det(flow),
+        standard_error=error,
+        condition_number=condition_at_test_rows(flow, test)[1],
+        score_s=median(times) * 1e6 / len(test),
+        time_s=result.history[-1]["time_s"] if result.history else 0.0,
+        epochs=len(result.history),
+    )
+    return point, flow, scores
+
+
+def _mean_and_error(values: Tensor, rows: Table) -> tuple[float, float]:
+    weights = None if rows.weights is None else torch.from_numpy(rows.weights)
+    return mean(values, weights), standard_error(values, weights)
+
+
+def _checked(parts: _Parts, growth: _Growth, point: DepthPoint, scores: Tensor) -> DepthPoint:
+    """Returns a point with a flow that was trained from the start, at the cost of growing."""
+    flow = _new(parts, growth, point.partition, point.depth)
+    grown = sum(
+        FIRST * 2**i for i in range(point.depth.bit_length()) if FIRST * 2**i <= point.depth
+    )
+    name = f"{point.partition}-{point.depth}-scratch"
+    other, _, of_scratch = _trained(parts, growth, name, flow, grown / point.depth)
+    gain, error = _mean_and_error(scores - of_scratch, parts.test)
+    update = {"scratch": other.nll, "scratch_gain": gain, "scratch_error": error}
+    return point.model_copy(update=update)
+
+
+def _rewritten(flow: Flow, parts: _Parts, depth: int) -> Rewritten | None:
+    """Returns the flow as couplings of one partition; None if it cannot be rewritten."""
+    rows = batch_of(parts.test, flow).at(slice(0, REWRITTEN_ROWS))
+    try:
+        other, _ = rewrite_fixed_partition(flow, rows.x, context=rows.context)
+        layers = profile(other, rows.x, context=rows.context).layer_condition_number
+    except KappaflowError:
+        return None
+    couplings = sum(is_any_coupling(part) for part in parts_of(other))
+    return Rewritten(
+        depth=depth,
+        couplings=couplings,
+        layer_condition_number=layers.quantile(0.95, dim=1).max().item(),
+    )
+
+
+def _described(growth: _Growth, parts: _Parts) -> list[tuple[str, str]]:
+    """Returns the settings for the page."""
+    settings = growth.settings
+    rows = (parts.train, parts.validation, parts.test)
+    return [
+        ("couplings", growth.model),
+        ("hidden layers", "x".join(map(str, growth.hidden))),
+        ("start", STARTS[growth.model]),
+        ("epochs at each depth, at most", str(settings.max_epochs or "by the time")),
+        ("seconds at each depth, at most", str(settings.max_time_s or "no limit")),
+        ("learning rate", f"{settings.learning_rate:g}"),
+        ("seed", str(settings.seed)),
+        ("rows to train / validate / test", " / ".join(f"{len(part):,}" for part in rows)),
+        ("worth its price from", f"{growth.nats:g} nats"),
+    ]

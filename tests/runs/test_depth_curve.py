@@ -1,0 +1,154 @@
+"""`kappaflow depth`: the depth that a table needs, by growing flows."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.cli.app import main
+from kappaflow.errors import ArgumentError
+from kappaflow.report.depth import DepthCurve, DepthPoint, Rewritten, depth_chart
+from kappaflow.runs.depth_curve import deeper
+
+QUICK = {"hidden": (16,), "progress": False}
+
+
+def bent(rows):
+    """Returns rows of three columns, each a nonlinear function of the one before, with noise."""
+    x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 1] += x[:, 0] ** 2
+    x[:, 2] += torch.sin(2 * x[:, 1])
+    return x
+
+
+@pytest.fixture(scope="module")
+def curve():
+    """Returns the curve of a bent table, with two partitions."""
+    settings = QUICK | {"max_epochs": 6, "max_depth": 4, "nats": 0.03}
+    return kf.depth_curve(
+        bent(2_000), model="real_nvp", partitions=["half", "mixing"], check=True, **settings
+    )
+
+
+@pytest.mark.parametrize("partition", ["half", "random", "mixing"])
+@pytest.mark.parametrize("recipe", [kf.spline, kf.real_nvp])
+def test_a_deeper_flow_starts_as_good_as_the_shallower_one(recipe, partition):
+    """New couplings change nothing, with the same bound on each scale, and can be trained."""
+    x = bent(300)
+    options = {"hidden": (8,), "partition": "random" if partition == "random" else "half"}
+    options["couplings"] = {"mixing": "lu"} if partition == "mixing" else {}
+    torch.manual_seed(0)
+    flow = recipe(3, depth=2, start="whiten", **options)
+    kf.fit(flow, x, max_epochs=3, progress=False)
+    if recipe is kf.real_nvp:
+        options["couplings"]["scale_bound"] = 24.0
+    grown = deeper(flow, recipe(3, depth=4, start="whiten", **options))
+    with torch.no_grad():
+        assert torch.allclose(flow.log_prob(x), grown.eval().log_prob(x), atol=1e-4)
+    assert len(grown.bijection) >= len(flow.bijection)
+    before = [p.clone() for p in grown.parameters()]
+    kf.fit(grown, x, max_epochs=1, progress=False)
+    moved = [not torch.equal(a, b) for a, b in zip(before, grown.parameters(), strict=True)]
+    assert sum(moved) > 0.8 * len(moved)
+
+
+def test_gains_are_differences_of_the_likelihood_on_held_out_rows(curve):
+    """The sum of all gains is the difference between the ends, and errors are paired."""
+    for partition in ("half", "mixing"):
+        points = curve.of(partition)
+        assert [point.depth for point in points] == [2, 4, 8][: len(points)]
+        gains = [point.gain for point in points[1:]]
+        assert sum(gains) == pytest.approx(points[0].nll - points[-1].nll, abs=1e-4)
+        assert all(0 < p.gain_error < p.standard_error for p in points[1:])
+        assert max(gains) > 0.05
+        assert all(point.condition_number > 1 for point in points)
+    scratch = [point for point in curve.points if point.scratch is not None]
+    assert len(scratch) == 4
+    for point in scratch:
+        assert point.scratch - point.nll == pytest.approx(point.scratch_gain, abs=1e-4)
+    assert curve.rewritten.couplings > curve.rewritten.depth
+
+
+def point(depth, nll, gain=None, error=0.01, partition="half", score=1.0):
+    return DepthPoint(
+        partition=partition, depth=depth, nll=nll, standard_error=0.1, gain=gain,
+        gain_error=None if gain is None else error, condition_number=10.0 * depth,
+        score_s=score * depth, time_s=1.0, epochs=3,
+    )  # fmt: skip
+
+
+def of_points(*points, **more):
+    return DepthCurve(data="a table", model=[], nats=0.01, rows=100, points=list(points), **more)
+
+
+def test_the_recommended_depth_is_where_doubling_stops_to_pay():
+    """Beyond two standard errors and the least gain; the sentence has all of the price."""
+    found = of_points(point(2, 5.0), point(4, 4.5, 0.5), point(8, 4.487, 0.013, 0.009))
+    assert (found.recommended_depth, found.recommended_partition) == (4, "half")
+    text = "\n".join(found.describe())
+    assert "doubling gains 0.0130 ± 0.0090 nats and costs 2.0 times the time" in text
+    assert "condition number 40.0 -> 80.0" in text and "more than 0.031 nats" in text
+    assert of_points(point(2, 5.0), point(4, 4.5, 0.5)).recommended_depth == 4
+    assert of_points(point(2, 5.0), point(4, 5.1, -0.1)).recommended_depth == 2
+    assert of_points(point(2, 5.0), point(4, 4.991, 0.009, 0.001)).recommended_depth == 2
+
+
+def test_of_partitions_that_are_as_good_the_faster_one_is_recommended():
+    """A learned linear map has to gain more than the least gain, since it takes time."""
+    half, mixing = point(4, 4.5), point(4, 4.495, partition="mixing", score=2)
+    assert of_points(half, mixing).recommended_partition == "half"
+    better = point(4, 4.4, partition="mixing", score=2)
+    assert of_points(half, better).recommended_partition == "mixing"
+
+
+def test_json_and_chart_have_the_recommended_depth():
+    """And a page has every partition."""
+    rewritten = Rewritten(depth=2, couplings=18, layer_condition_number=3.0)
+    found = of_points(point(2, 5.0), point(4, 5.0, 0.0), rewritten=rewritten)
+    assert json.loads(found.to_json())["recommended_depth"] == 2
+    series = depth_chart(found).panels[0].series
+    assert [s.name for s in series] == ["half", "recommended"] and series[1].x == [2]
+    assert "are 18 couplings of one partition" in " ".join(found.describe())
+    assert "half" in repr(found) and kf.plot.depth_curve(found, interactive=True).data
+
+
+def test_the_command_resumes_and_writes_a_page(tmp_path, capsys):
+    """A second call trains nothing and gives the same figures."""
+    np.savetxt(tmp_path / "a.csv", bent(900), header="a,b,c", comments="", delimiter=",")
+    out = tmp_path / "out"
+    command = [
+        "depth", str(tmp_path / "a.csv"), "--out", str(out), "--partitions", "half", "random",
+        "--hidden", "8", "--max-depth", "4", "--max-epochs", "2", "--quiet",
+    ]  # fmt: skip
+    assert main(command) == 0
+    assert f"The page is {out / 'index.html'}" in capsys.readouterr().out
+    weights = out / "half-4" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    assert main([*command, "--json", "--processes", "2"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert weights.stat().st_mtime_ns == written
+    assert {p["partition"] for p in report["points"]} == {"half", "random"}
+    assert json.loads((out / "report.json").read_text()) == report
+    page = (out / "index.html").read_text()
+    assert "How deep a flow of" in page and "a fixed random order of the columns" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": torch.randn(90, 1)}, "at least two columns"),
+        ({"model": "nice"}, "'model' should be"),
+        ({"partitions": ["quarter"]}, "'partitions' should be"),
+        ({"partitions": []}, "should name some of half"),
+        ({"max_depth": 1}, "'max_depth' should be at least 2"),
+        ({"nats": 0.0}, "'nats' should be"),
+        ({"epochs": 3}, "epochs"),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, dict) else None,
+)
+def test_what_has_no_depth_curve_is_refused(arguments, message):
+    """Before anything is trained."""
+    with pytest.raises(ArgumentError, match=message):
+        kf.depth_curve(**{"data": bent(90), "progress": False, **arguments})
