@@ -55,6 +55,11 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "Guide: [depth and conditioning](depth-and-conditioning.md).",
     ),
     (
+        "Depth",
+        ("kappaflow.depth",),
+        "How deep a flow has to be. Guide: [how deep?](how-deep.md).",
+    ),
+    (
         "Diagnosis",
         ("kappaflow.diagnosis", "kappaflow.finding", "kappaflow.goodness", "kappaflow.report"),
         "Guide: [what the doctor finds](rules.md).",
