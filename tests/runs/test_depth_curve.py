@@ -1,4 +1,4 @@
-"""`kappaflow depth`: the depth that a table needs, by growing flows."""
+"""`kappaflow depth`: the depth that a table needs."""
 
 import json
 
@@ -10,7 +10,6 @@ import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.errors import ArgumentError
 from kappaflow.report.depth import DepthCurve, DepthPoint, Rewritten, depth_chart
-from kappaflow.runs.depth_curve import deeper
 
 QUICK = {"hidden": (16,), "progress": False}
 
@@ -26,32 +25,8 @@ def bent(rows):
 @pytest.fixture(scope="module")
 def curve():
     """Returns the curve of a bent table, with two partitions."""
-    settings = QUICK | {"max_epochs": 6, "max_depth": 4, "nats": 0.03}
-    return kf.depth_curve(
-        bent(2_000), model="real_nvp", partitions=["half", "mixing"], check=True, **settings
-    )
-
-
-@pytest.mark.parametrize("partition", ["half", "random", "mixing"])
-@pytest.mark.parametrize("recipe", [kf.spline, kf.real_nvp])
-def test_a_deeper_flow_starts_as_good_as_the_shallower_one(recipe, partition):
-    """New couplings change nothing, with the same bound on each scale, and can be trained."""
-    x = bent(300)
-    options = {"hidden": (8,), "partition": "random" if partition == "random" else "half"}
-    options["couplings"] = {"mixing": "lu"} if partition == "mixing" else {}
-    torch.manual_seed(0)
-    flow = recipe(3, depth=2, start="whiten", **options)
-    kf.fit(flow, x, max_epochs=3, progress=False)
-    if recipe is kf.real_nvp:
-        options["couplings"]["scale_bound"] = 24.0
-    grown = deeper(flow, recipe(3, depth=4, start="whiten", **options))
-    with torch.no_grad():
-        assert torch.allclose(flow.log_prob(x), grown.eval().log_prob(x), atol=1e-4)
-    assert len(grown.bijection) >= len(flow.bijection)
-    before = [p.clone() for p in grown.parameters()]
-    kf.fit(grown, x, max_epochs=1, progress=False)
-    moved = [not torch.equal(a, b) for a, b in zip(before, grown.parameters(), strict=True)]
-    assert sum(moved) > 0.8 * len(moved)
+    settings = QUICK | {"max_epochs": 15, "max_depth": 4, "nats": 0.03}
+    return kf.depth_curve(bent(2_000), model="real_nvp", partitions=["half", "mixing"], **settings)
 
 
 def test_gains_are_differences_of_the_likelihood_on_held_out_rows(curve):
@@ -62,12 +37,8 @@ def test_gains_are_differences_of_the_likelihood_on_held_out_rows(curve):
         gains = [point.gain for point in points[1:]]
         assert sum(gains) == pytest.approx(points[0].nll - points[-1].nll, abs=1e-4)
         assert all(0 < p.gain_error < p.standard_error for p in points[1:])
-        assert max(gains) > 0.05
+        assert max(gains) > 0.02
         assert all(point.condition_number > 1 for point in points)
-    scratch = [point for point in curve.points if point.scratch is not None]
-    assert len(scratch) == 4
-    for point in scratch:
-        assert point.scratch - point.nll == pytest.approx(point.scratch_gain, abs=1e-4)
     assert curve.rewritten.couplings > curve.rewritten.depth
 
 

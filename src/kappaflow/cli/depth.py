@@ -26,7 +26,6 @@ def depth(
     hidden: Annotated[Integers | None, Parameter(group=TRAINING)] = None,
     max_depth: Annotated[Integer, Parameter(group=COMMON)] = 64,
     nats: Annotated[float, Parameter(group=COMMON)] = 0.01,
-    check: Annotated[bool, Parameter(negative=(), group=COMMON)] = False,
     max_epochs: Annotated[Integer | None, Parameter(group=TRAINING)] = None,
     max_time_s: Annotated[float | None, Parameter(group=TRAINING)] = None,
     seed: Annotated[Integer, Parameter(group=TRAINING)] = 0,
@@ -41,9 +40,9 @@ def depth(
 
     kappaflow depth events.csv --out runs/depth --processes 2
 
-    For each partition a flow grows from 2 couplings on, until twice the depth gains too little on
-    held-out rows. The page has the curves. If it is interrupted, run the same command again: it
-    resumes, and finished trainings are not repeated.
+    For each partition flows of 2, 4, 8, ... couplings are trained, until twice the depth gains too
+    little on held-out rows. The page has the curves. If it is interrupted, run the same command
+    again: it resumes, and finished trainings are not repeated.
 
     Parameters
     ----------
@@ -62,8 +61,6 @@ def depth(
         The largest number of couplings.
     nats
         The least gain, in nats per row, for which twice the depth is worth its price.
-    check
-        Train the last two depths from the start too, at the same cost, and compare.
     max_epochs
         Maximum number of epochs at each depth. Default: a third of those of kappaflow fit.
     max_time_s
@@ -85,7 +82,6 @@ def depth(
         partitions=partitions,
         max_depth=max_depth,
         nats=nats,
-        check=check,
         out=out,
         processes=processes,
         progress=False if quiet else None,

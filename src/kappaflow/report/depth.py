@@ -50,10 +50,7 @@ class DepthPoint(Part):
         gain: Mean difference to the flow of half the depth, row by row; None for the first.
         condition_number: 95 % quantile, from the standardized columns on.
         score_s: Processor time to score a million rows, in seconds.
-        time_s: Time of the training in seconds; the flow began as that of half the depth.
-        scratch: Mean NLL of a flow of this depth that began as a new one, with as many epochs as
-            all depths up to this one have cost; None if it was not trained.
-        scratch_gain: Mean difference of that NLL to `nll`, above 0 if growing is better.
+        time_s: Time of the training in seconds.
     """
 
     partition: str
@@ -66,9 +63,6 @@ class DepthPoint(Part):
     score_s: float
     time_s: float
     epochs: int
-    scratch: float | None = None
-    scratch_gain: float | None = None
-    scratch_error: float | None = None
 
 
 class Rewritten(Part):
@@ -157,7 +151,6 @@ class DepthCurve(PlottedSummary, Part):
             f"rows and a 95 % condition number of {significant(best.condition_number)}."
         ]
         texts += [self._sentence(partition) for partition in self.partitions]
-        texts += [_against_scratch(p) for p in self.points if p.scratch_gain is not None]
         if self.rewritten is not None:
             texts.append(
                 f"The {self.rewritten.depth} couplings with learned linear maps are "
@@ -213,16 +206,6 @@ class DepthCurve(PlottedSummary, Part):
         ]
 
 
-def _against_scratch(point: DepthPoint) -> str:
-    gain = point.scratch_gain or 0.0
-    return (
-        f"Partition {point.partition}, {count(point.depth, 'coupling')}: a flow that is trained "
-        f"from the start, with as many steps times couplings, is "
-        f"{with_error(abs(gain), point.scratch_error)} nats {'worse' if gain > 0 else 'better'} "
-        "than the grown one."
-    )
-
-
 def pays(deeper: DepthPoint, nats: float) -> bool:
     """Returns whether a flow is better than that of half the depth, beyond two standard errors."""
     return (deeper.gain or 0.0) > max(nats, 2 * (deeper.gain_error or 0.0))
@@ -244,10 +227,6 @@ def depth_chart(curve: DepthCurve) -> Chart:
     best = curve.best
     mark = {"kind": "points", "mark": "open diamond"}
     likelihood.append(line("recommended", [best.depth], [best.nll], MUTED, **mark))
-    scratch = [point for point in curve.points if point.scratch is not None]
-    if scratch:
-        at, nll = [p.depth for p in scratch], [p.scratch for p in scratch]
-        likelihood.append(line("trained from the start", at, nll, MUTED, kind="points"))
     x = {"x": "number of couplings", "x_log": True}
     return Chart(
         name="depth",
@@ -286,9 +265,8 @@ def render_depth_curve(curve: DepthCurve) -> str:
 
 
 INTRO = (
-    "For each partition one flow grows: it is trained, gets as many new couplings again, which "
-    "start as the identity, and is trained further. So a deeper flow never starts worse. Growing "
-    "ends when twice the depth gains too little on rows that no training used."
+    "For each partition flows of 2, 4, 8, ... couplings are trained from the start, each with as "
+    "many epochs, until twice the depth gains too little on rows that no training used."
 )
 
 

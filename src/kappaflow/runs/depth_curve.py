@@ -1,4 +1,4 @@
-"""`depth_curve`: how deep a flow of a table has to be, by growing one flow for each partition."""
+"""`depth_curve`: how deep a flow of a table has to be, by flows of more and more couplings."""
 
 import multiprocessing
 import os
@@ -21,7 +21,6 @@ from kappaflow.data.domains import Bounds, Domains
 from kappaflow.data.prepare import prepare_table
 from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, KappaflowError
-from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.options import Repair
@@ -33,7 +32,7 @@ from kappaflow.report.depth import (
     render_depth_curve,
 )
 from kappaflow.rewrite import rewrite_fixed_partition
-from kappaflow.rewrite.layers import flow_of, is_any_coupling, parts_of, stacked
+from kappaflow.rewrite.layers import is_any_coupling, parts_of
 from kappaflow.runs.recipes import LEARNING_RATE, ModelConfig, build_flow, with_bounds
 from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData
 from kappaflow.storage import write_bytes
@@ -75,8 +74,8 @@ class _Parts:
 
 
 @dataclass(frozen=True)
-class _Growth:
-    """How a flow grows: which couplings, up to which depth, trained how."""
+class _Plan:
+    """Which couplings, up to which depth, trained how."""
 
     model: Kind
     hidden: tuple[int, ...]
@@ -85,7 +84,6 @@ class _Growth:
     settings: Settings
     out: Path | None
     progress: bool | None
-    check: bool
 
 
 def depth_curve(
@@ -96,7 +94,6 @@ def depth_curve(
     hidden: Sequence[int] = (64, 64),
     max_depth: int = 64,
     nats: float = 0.01,
-    check: bool = False,
     out: str | Path | None = None,
     processes: int = 1,
     repair: Repair | None = None,
@@ -113,9 +110,9 @@ def depth_curve(
 ) -> DepthCurve:
     """Measures how deep a flow of a table has to be, at what conditioning, for three partitions.
 
-    For each partition one flow grows from 2 couplings on: it is trained, gets as many new
-    couplings again, which start as the identity, and is trained further. Growing ends when twice
-    the depth gains less than two standard errors, or less than `nats`, on held-out rows.
+    For each partition flows of 2, 4, 8, ... couplings are trained, each from the start and with as
+    many epochs, until twice the depth gains less than two standard errors, or less than `nats`,
+    on held-out rows.
 
     Args:
         data: A table, as for `kappaflow.fit_auto`, or a `TableConfig` of a command.
@@ -124,8 +121,6 @@ def depth_curve(
         hidden: Widths of the hidden layers of each conditioner.
         max_depth: The largest number of couplings.
         nats: The least gain, in nats per row, for which twice the depth is worth its price.
-        check: Train flows of the recommended depth and of twice this depth from the start too,
-            with as many steps times couplings, to compare with the grown ones.
         out: A folder for the runs and the page, and to resume from.
         processes: Number of partitions to measure in parallel, each on one thread.
         repair: As for `kappaflow.fit`, like the seven below.
@@ -170,7 +165,7 @@ def depth_curve(
     if len(parts.train.columns) < 2:
         raise ArgumentError("'data' should have at least two columns to model: one has no depth.")
     folder = None if out is None else Path(out)
-    growth = _Growth(
+    plan = _Plan(
         model=model,
         hidden=tuple(hidden),
         most=max_depth,
@@ -178,20 +173,19 @@ def depth_curve(
         settings=_with_epochs(checked, len(parts.train)),
         out=folder,
         progress=progress if positive_int("processes", processes) == 1 else False,
-        check=check,
     )
     points, rewritten = [], None
-    for grown in _grown_in(parts, growth, list(dict.fromkeys(partitions)), processes):
-        points += grown.points
-        rewritten = grown.rewritten or rewritten
-        for point in grown.points:
+    for flows in _measured_in(parts, plan, list(dict.fromkeys(partitions)), processes):
+        points += flows.points
+        rewritten = flows.rewritten or rewritten
+        for point in flows.points:
             say(
                 f"{point.partition}, {point.depth} couplings: {point.nll:.3f} ± "
                 f"{point.standard_error:.3f} nats"
             )
     curve = DepthCurve(
         data=parts.name,
-        model=_described(growth, parts),
+        model=_described(plan, parts),
         nats=nats,
         rows=len(parts.test),
         points=points,
@@ -205,7 +199,7 @@ def depth_curve(
 
 
 @dataclass(frozen=True)
-class _Grown:
+class _Flows:
     """The flows of one partition."""
 
     points: list[DepthPoint]
@@ -242,17 +236,17 @@ def _with_epochs(settings: Settings, rows: int) -> Settings:
     return settings.model_copy(update={"max_epochs": epochs})
 
 
-def _grown_in(
-    parts: _Parts, growth: _Growth, partitions: list[str], processes: int
-) -> Iterable[_Grown]:
-    """Yields the flows of each partition, which are grown in as many processes."""
-    grow = partial(_grown, parts, growth)
+def _measured_in(
+    parts: _Parts, plan: _Plan, partitions: list[str], processes: int
+) -> Iterable[_Flows]:
+    """Yields the flows of each partition, measured in as many processes."""
+    measure = partial(_measured, parts, plan)
     if processes == 1 or len(partitions) == 1:
-        yield from map(grow, partitions)
+        yield from map(measure, partitions)
         return
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(min(processes, len(partitions)), context, _one_thread) as pool:
-        yield from pool.map(grow, partitions)
+        yield from pool.map(measure, partitions)
 
 
 def _one_thread() -> None:
@@ -260,75 +254,55 @@ def _one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def _grown(parts: _Parts, growth: _Growth, partition: str) -> _Grown:
+def _measured(parts: _Parts, plan: _Plan, partition: str) -> _Flows:
     """Returns the flows of one partition, from 2 couplings on, until more gain too little."""
-    flows: dict[int, tuple[Flow, Tensor]] = {}
     points: list[DepthPoint] = []
+    flows: list[Flow] = []
+    before: Tensor | None = None
     depth = FIRST
-    while depth <= growth.most:
-        flow = _new(parts, growth, partition, depth)
-        if points:
-            flow = deeper(flows[depth // 2][0], flow)
-        point, flow, scores = _trained(parts, growth, f"{partition}-{depth}", flow)
-        point = point.model_copy(update={"partition": partition, "depth": depth})
-        if points:
-            gain = scores - flows[depth // 2][1]
-            figures = _mean_and_error(gain, parts.test)
-            point = point.model_copy(
-                update=dict(zip(("gain", "gain_error"), figures, strict=True))
-            )
-        flows[depth] = flow, scores
+    while depth <= plan.most:
+        point, flow, scores = _trained(parts, plan, partition, depth)
+        if before is not None:
+            nats, error = _mean_and_error(scores - before, parts.test)
+            point = point.model_copy(update={"gain": nats, "gain_error": error})
         points.append(point)
-        if len(points) > 1 and not pays(point, growth.nats):
+        flows.append(flow)
+        if before is not None and not pays(point, plan.nats):
             break
-        depth *= 2
-    if growth.check:
-        points[-2:] = [_checked(parts, growth, p, flows[p.depth][1]) for p in points[-2:]]
-    recommended = points[-1] if pays(points[-1], growth.nats) else points[max(0, len(points) - 2)]
+        before, depth = scores, 2 * depth
+    number = len(points) - 1 if pays(points[-1], plan.nats) else max(0, len(points) - 2)
     rewritten = None
-    if partition == "mixing" and growth.model == "real_nvp":
-        rewritten = _rewritten(flows[recommended.depth][0], parts, recommended.depth)
-    return _Grown(points, rewritten)
+    if partition == "mixing" and plan.model == "real_nvp":
+        rewritten = _rewritten(flows[number], parts, points[number].depth)
+    return _Flows(points, rewritten)
 
 
-def _new(parts: _Parts, growth: _Growth, partition: str, depth: int) -> Flow:
+def _new(parts: _Parts, plan: _Plan, partition: str, depth: int) -> Flow:
     """Returns a new flow of one depth."""
     arguments = {
         "depth": depth,
-        "hidden": growth.hidden,
-        "start": STARTS[growth.model],
+        "hidden": plan.hidden,
+        "start": STARTS[plan.model],
         **PARTITIONS[partition],
     }
-    if growth.model == "real_nvp":
+    if plan.model == "real_nvp":
         arguments["scale_bound"] = SCALE_BOUND * depth
-    model = with_bounds(ModelConfig(growth.model, arguments), parts.domains, parts.train)
-    return build_flow(model, parts.train, growth.settings.seed)
-
-
-def deeper(flow: Flow, longer: Flow) -> Flow:
-    """Returns a flow followed by the layers that a longer flow of the same recipe has more.
-
-    These layers are new. They are the identity, a permutation or a rotation, which change nothing
-    with a standard normal base.
-    """
-    parts, others = (parts_of(one, whole=(Whiten,)) for one in (flow, longer))
-    return flow_of(flow, stacked([*parts, *others[len(parts) :]], longer)).train()
+    model = with_bounds(ModelConfig(plan.model, arguments), parts.domains, parts.train)
+    return build_flow(model, parts.train, plan.settings.seed)
 
 
 def _trained(
-    parts: _Parts, growth: _Growth, name: str, flow: Flow, epochs: float = 1.0
+    parts: _Parts, plan: _Plan, partition: str, depth: int
 ) -> tuple[DepthPoint, Flow, Tensor]:
-    """Returns a flow after its training, its figures on held-out rows, and their log_prob."""
-    settings = growth.settings
-    if settings.max_epochs is not None:
-        settings = settings.model_copy(update={"max_epochs": round(epochs * settings.max_epochs)})
+    """Returns the figures of a flow on held-out rows, the flow, and log_prob of these rows."""
+    name = f"{partition}-{depth}"
     result = fit_split(
-        flow,
+        _new(parts, plan, partition, depth),
         parts.train,
         parts.validation,
-        settings,
-        out=None if growth.out is None else growth.out / name,
-        progress=growth.progress,
+        plan.settings,
+        out=None if plan.out is None else plan.out / name,
+        progress=plan.progress,
         about={"depth_curve": name},
     )
     flow = result.flow.eval()
@@ -340,8 +314,8 @@ def _trained(
         times.append(time.process_time() - started)
     nll, error = _mean_and_error(-scores, parts.test)
     point = DepthPoint(
-        partition="",
-        depth=0,
+        partition=partition,
+        depth=depth,
         nll=nll + standardization_log_det(flow),
         standard_error=error,
         condition_number=condition_at_test_rows(flow, test)[1],
@@ -355,19 +329,6 @@ def _trained(
 def _mean_and_error(values: Tensor, rows: Table) -> tuple[float, float]:
     weights = None if rows.weights is None else torch.from_numpy(rows.weights)
     return mean(values, weights), standard_error(values, weights)
-
-
-def _checked(parts: _Parts, growth: _Growth, point: DepthPoint, scores: Tensor) -> DepthPoint:
-    """Returns a point with a flow that was trained from the start, at the cost of growing."""
-    flow = _new(parts, growth, point.partition, point.depth)
-    grown = sum(
-        FIRST * 2**i for i in range(point.depth.bit_length()) if FIRST * 2**i <= point.depth
-    )
-    name = f"{point.partition}-{point.depth}-scratch"
-    other, _, of_scratch = _trained(parts, growth, name, flow, grown / point.depth)
-    gain, error = _mean_and_error(scores - of_scratch, parts.test)
-    update = {"scratch": other.nll, "scratch_gain": gain, "scratch_error": error}
-    return point.model_copy(update=update)
 
 
 def _rewritten(flow: Flow, parts: _Parts, depth: int) -> Rewritten | None:
@@ -386,18 +347,18 @@ def _rewritten(flow: Flow, parts: _Parts, depth: int) -> Rewritten | None:
     )
 
 
-def _described(growth: _Growth, parts: _Parts) -> list[tuple[str, str]]:
+def _described(plan: _Plan, parts: _Parts) -> list[tuple[str, str]]:
     """Returns the settings for the page."""
-    settings = growth.settings
+    settings = plan.settings
     rows = (parts.train, parts.validation, parts.test)
     return [
-        ("couplings", growth.model),
-        ("hidden layers", "x".join(map(str, growth.hidden))),
-        ("start", STARTS[growth.model]),
+        ("couplings", plan.model),
+        ("hidden layers", "x".join(map(str, plan.hidden))),
+        ("start", STARTS[plan.model]),
         ("epochs at each depth, at most", str(settings.max_epochs or "by the time")),
         ("seconds at each depth, at most", str(settings.max_time_s or "no limit")),
         ("learning rate", f"{settings.learning_rate:g}"),
         ("seed", str(settings.seed)),
         ("rows to train / validate / test", " / ".join(f"{len(part):,}" for part in rows)),
-        ("worth its price from", f"{growth.nats:g} nats"),
+        ("worth its price from", f"{plan.nats:g} nats"),
     ]
