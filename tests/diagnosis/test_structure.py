@@ -1,4 +1,4 @@
-"""KF405: features that no network changes, and networks that read nothing."""
+"""KF405 and KF406: features that no network changes, and layers that do nothing."""
 
 import pytest
 import torch
@@ -82,3 +82,41 @@ def test_what_is_built_that_way_is_a_note_or_nothing():
     assert "KF405" not in findings(alone(ElementwiseAffine(FEATURES)))
     single, pair = (kf.real_nvp(FEATURES, depth=depth, hidden=(8,)) for depth in (1, 2))
     assert findings(single)["KF405"].severity == "note" and "KF405" not in findings(pair)
+
+
+def coupled(*nets):
+    """Returns a flow of affine couplings on two features that take turns, with these networks."""
+    half = kf.Partition.half(2)
+    parts = [half, half.swapped()] * len(nets)
+    couplings = [kf.AffineCoupling(part, net) for part, net in zip(parts, nets, strict=False)]
+    return kf.Flow(kf.StandardNormal(2), kf.Chain(couplings))
+
+
+def net(scale):
+    """Returns a network with random parameters of a scale; 0 makes a coupling the identity."""
+    torch.manual_seed(3)
+    result = kf.nets.MLP(1, 2, (8,))
+    for parameter in result.parameters():
+        torch.nn.init.normal_(parameter, std=scale)
+    return result
+
+
+def found(flow, code="KF406"):
+    """Returns the messages of a check at samples of a flow."""
+    findings = kf.doctor(flow, flow.sample(64).detach()).findings
+    return [finding.message for finding in findings if finding.code == code]
+
+
+def test_layers_that_do_nothing_are_named():
+    """Of a flow in which others do something; a flow of the identity alone has no such layer."""
+    (message,) = found(coupled(net(0.7), net(0.0), net(0.7)))
+    assert message == "1 of 3 trained layers change no likelihood: 2 AffineCoupling."
+    assert found(coupled(net(0.0), net(0.0))) == found(coupled(net(0.7), net(0.7))) == []
+
+
+def test_a_pair_that_undoes_itself_is_named():
+    """A coupling and its inverse, next to one that is needed."""
+    chain = coupled(net(0.7), net(0.7)).bijection
+    flow = kf.Flow(kf.StandardNormal(2), kf.Chain([chain[0], kf.Inverse(chain[0]), chain[1]]))
+    (message,) = found(flow)
+    assert message.startswith("Layers 1 AffineCoupling, 2 Inverse undo each other")

@@ -112,7 +112,7 @@ def prune(
         NumericalError: A training failed.
 
     Example:
-        >>> import kappaflow as kf
+        >>> import torch, kappaflow as kf
         >>> x = torch.randn(600, 2, generator=torch.Generator().manual_seed(0))
         >>> pruned = kf.prune(kf.real_nvp(2, depth=4, hidden=(8,)), x, max_epochs=1)
         >>> pruned.kept  # normal rows need no coupling, but one always stays

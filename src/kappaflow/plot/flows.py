@@ -125,7 +125,7 @@ def depth_curve(
         >>> import torch, kappaflow as kf
         >>> x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
         >>> curve = kf.depth_curve(x, partitions=["half"], hidden=(8,), max_epochs=1)
-        >>> kf.plot.depth_curve(curve, interactive=True).data[0].name
+        >>> kf.plot.depth_curve(curve, interactive=True).data[1].name
         'half'
     """
     if not isinstance(curve, DepthCurve):
@@ -161,7 +161,7 @@ def depth_gains(
         >>> import torch, kappaflow as kf
         >>> flow = kf.real_nvp(2, depth=4, hidden=(8,))
         >>> figure = kf.plot.depth_gains(flow, torch.randn(100, 2), interactive=True)
-        >>> figure.data[0].name
+        >>> figure.data[1].name
         'gained so far'
     """
     if not isinstance(gains, DepthGains):
