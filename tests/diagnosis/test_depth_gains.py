@@ -139,11 +139,12 @@ def test_a_flow_of_another_library_has_gains_too():
     ("arguments", "message"),
     [
         ({"x": bent(7, 0)}, "needs more rows: give at least 8 rows as 'x', or 4 as 'train'"),
+        ({"x": bent(1, 0)}, "'x' should hold at least two rows"),
         ({"x": torch.ones(100, 3)}, "is constant or a linear function of others"),
         ({"x": bent(50, 0), "train": (bent(50, 0)[:, :2], None)}, "'train' should hold rows"),
         ({"flow": "flow", "x": bent(50, 0)}, "'flow' should be a Flow, got str"),
     ],
-    ids=["few rows", "constant", "train", "flow"],
+    ids=["few rows", "one row", "constant", "train", "flow"],
 )
 def test_what_has_no_gains_is_refused(flow, arguments, message):
     """The message names the argument."""

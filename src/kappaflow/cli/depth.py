@@ -38,7 +38,9 @@ def depth(
 
     For example:
 
-    kappaflow depth events.csv --out runs/depth --processes 2
+    kappaflow depth magic --out runs/depth
+
+    kappaflow depth events.csv --out runs/depth --partitions half random --processes 2
 
     For each partition flows of 2, 4, 8, ... couplings are trained, until twice the depth gains too
     little on held-out rows. The page has the curves. If it is interrupted, run the same command

@@ -22,6 +22,8 @@ def prune(
 
     kappaflow prune runs/magic --out runs/shallow
 
+    kappaflow prune runs/magic --out runs/shallow --nats 0.1
+
     Layers become the identity, those first without which the flow loses the least, and the others
     are trained further, as long as the loss stays small. The new folder is a run like the old one,
     with a report; its pruned.json says what was removed and what that cost.

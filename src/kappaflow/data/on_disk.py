@@ -262,14 +262,14 @@ def split_on_disk(
         "digest": digest,
         "parts": [len(part) for part in plan.held_out],
     }
-    arrays: dict[str, Any] = {
-        "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
-        "kept": kept,
-        "sample": plan.sample,
-        "dropped": plan.dropped,
-    }
     content = io.BytesIO()
-    np.savez(content, **arrays, **{f"part {i}": part for i, part in enumerate(plan.held_out)})
+    np.savez(
+        content,
+        notes=np.frombuffer(json.dumps(notes).encode(), np.uint8),
+        kept=kept,
+        rows=plan.kept,
+        not_trained_on=plan.not_trained_on,
+    )
     if folder is not None:
         write_bytes(folder / REST, content.getvalue())
     return _split_of(request, folder, content)

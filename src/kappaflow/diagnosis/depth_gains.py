@@ -196,6 +196,8 @@ def depth_gains(
         (0, 1)
     """
     x, context = checked_points(checked_flow(flow), x, context)
+    if len(x) < 2:
+        raise ArgumentError("'x' should hold at least two rows, got one.")
     if train is not None:
         check_train(x, context, train)
     with measuring(flow):
