@@ -200,8 +200,17 @@ def reported(rows, weights):
     charts = dict(content.charts) | {
         **dict.fromkeys(("two_sample", "corner")),  # a row of weight two says less than two rows
         "worst_rows": content.charts.worst_rows.rows[0],  # the next may be the same row
+        "gains": [content.charts.gains.total, content.charts.gains.losses],  # not its times
     }
     return numbers_in([dict(content.held_out), charts, dict(content.condition)])
+
+
+def gained(rows, weights):
+    """Returns the gains of two couplings, and what is lost without each."""
+    flow, (x, shares) = jittered(small()).eval(), tensors(rows, weights)
+    options = {"train": (x.to(flow.dtype), None), "weights": shares, "train_weights": shares}
+    gains = kf.depth_gains(flow, x.to(flow.dtype), **options)
+    return torch.cat([gains.nats, gains.losses, torch.tensor([gains.total])])
 
 
 def raced(rows, weights):
@@ -292,6 +301,7 @@ CASES = {
     "training.measure.budget_figures": partial(measured, budget_figures),
     "diagnosis.references.references": compared,
     "diagnosis.references.compare, given a context": partial(compared, context=1),
+    "diagnosis.depth_gains.depth_gains": gained,
     "runs.model_search.fit_auto": found_by_search,
     "runs.race.trials_of": raced,
     "runs.table_content.table_content": reported,
@@ -305,6 +315,7 @@ LEFT_OUT = {
     "count up to a factor do not tell",
     "flows.base.best_components": "it splits rows at random, and copies may be in both parts",
     "flows.augmentation.Augmentation.fit": "it fits nothing: augmentations override it",
+    "diagnosis.depth_gains.layer_losses": "depth_gains calls it",
     "conditioning.profile._between": "its weights are those of an interpolation",
     **dict.fromkeys(
         (

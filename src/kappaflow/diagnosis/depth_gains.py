@@ -1,11 +1,10 @@
 """What each layer of a flow gains: the likelihood of the flow cut after it."""
 
 import itertools
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -76,6 +75,7 @@ class DepthGains(PlottedSummary):
             is lost, although a flow without one of them loses much.
         copies: Indices of layers whose parameters are equal, each with the first one.
         reference: The density at a cut: "Gaussian" or "Gaussian mixture".
+        shares: Share of each row in all means, (B,); they add up to one.
     """
 
     layers: tuple[str, ...]
@@ -87,31 +87,32 @@ class DepthGains(PlottedSummary):
     pairs: tuple[tuple[int, int], ...]
     copies: tuple[tuple[int, int], ...]
     reference: str
+    shares: Tensor
 
     @property
     def nats(self) -> Tensor:
         """Mean gain of each layer in nats, (L,)."""
-        return self._steps[:-1].mean(1)
+        return self._steps[:-1] @ self.shares
 
     @property
     def standard_errors(self) -> Tensor:
         """Standard error of each gain, from the differences row by row, (L,)."""
-        return _standard_errors(self._steps[:-1])
+        return _standard_errors(self._steps[:-1], self.shares)
 
     @property
     def base(self) -> float:
         """Mean gain of the base of the flow over the fitted Gaussian, in nats; often below 0."""
-        return self._steps[-1].mean().item()
+        return (self._steps[-1] @ self.shares).item()
 
     @property
     def total(self) -> float:
         """Mean gain of the whole flow over the Gaussian, in nats: all gains and the base's."""
-        return (self.log_prob[-1] - self.log_prob[0]).mean().item()
+        return ((self.log_prob[-1] - self.log_prob[0]) @ self.shares).item()
 
     @property
     def losses(self) -> Tensor:
         """Mean loss without each layer in nats, (L,); nothing is trained again."""
-        return self.without.mean(1)
+        return self.without @ _normalized(self.shares[: self.without.shape[1]])
 
     @property
     def _steps(self) -> Tensor:
@@ -126,8 +127,8 @@ class DepthGains(PlottedSummary):
             reference=self.reference,
             nats=self.nats.tolist(),
             standard_errors=self.standard_errors.tolist(),
-            reached=reached.mean(1).tolist(),
-            reached_errors=_standard_errors(reached).tolist(),
+            reached=(reached @ self.shares).tolist(),
+            reached_errors=_standard_errors(reached, self.shares).tolist(),
             base=self.base,
             total=self.total,
             losses=self.losses.tolist(),
@@ -145,11 +146,11 @@ class DepthGains(PlottedSummary):
     def _facts(self) -> Facts:
         nats, errors = self.nats, self.standard_errors
         best = int(nats.argmax())
-        error = _standard_errors(self.log_prob[-1:] - self.log_prob[:1])[0]
+        error = _standard_errors(self.log_prob[-1:] - self.log_prob[:1], self.shares)[0]
         facts = [
             ("measured", f"{len(self.layers)} layers at {self.log_prob.shape[1]:,} rows"),
             (f"total over a {self.reference}", f"{self.total:.3f} ± {error:.3f} nats"),
-            ("over depth", sparkline((self.log_prob[:-1].mean(1)).tolist(), 40)),
+            ("over depth", sparkline((self.log_prob[:-1] @ self.shares).tolist(), 40)),
             ("largest gain", f"{self.layers[best]}: {nats[best]:.3f} ± {errors[best]:.3f} nats"),
             ("base", f"{self.base:+.3f} nats"),
         ]
@@ -166,7 +167,9 @@ def depth_gains(
     x: Data,
     *,
     context: Data = None,
+    weights: Tensor | None = None,
     train: Rows | None = None,
+    train_weights: Tensor | None = None,
     mixture: bool = False,
 ) -> DepthGains:
     """Measures how many nats each layer of a flow gains, at held-out rows x.
@@ -175,8 +178,10 @@ def depth_gains(
         flow: The flow, ours or one that `kappaflow.wrap` returned; it does not change.
         x: Rows that the flow was not trained on, (B, D); some hundred are enough.
         context: Context of each row, (B, C), for a conditional flow.
+        weights: Weight of each row, (B,), 0 or more; equal by default.
         train: Other rows, or (rows, context), to which the Gaussian of each cut is fitted. By
             default it is fitted to each half of x and evaluated on the other half.
+        train_weights: Weight of each of these rows.
         mixture: Fit a Gaussian mixture to each cut, whose size the BIC chooses. It sees clusters
             that later layers would need to separate, and takes longer.
 
@@ -206,38 +211,58 @@ def depth_gains(
             raise ArgumentError("'flow' should have a layer after its standardization to measure.")
         start, offset = flow.standardization(x)
         passed = Passed(flow, layers, start)
-        cuts = _cuts(passed.states, context, _states_of_train(flow, train), mixture=mixture)
+        shares = torch.ones(len(x)) if weights is None else weights
+        shares = _normalized(shares.double().cpu())
+        fitted = _Fitted(passed.states, context, None if weights is None else shares)
+        others = None if train is None else _fitted_to(flow, train, train_weights)
+        cuts = _cuts(fitted, others, mixture=mixture)
         own = passed.log_prob(context=context)
         log_prob = torch.cat([cuts.to(own) + passed.volumes, own[None]]) + offset.double()
         few = None if context is None else context[:REMOVED]
-        losses = layer_losses(flow, layers_of(flow.core, few), start[:REMOVED], few)
+        losses = layer_losses(
+            flow, layers_of(flow.core, few), start[:REMOVED], few, shares[:REMOVED]
+        )
         seconds = _seconds(layers, passed.states)
         some = None if context is None else context[:MEASURED]
         condition = profile_at(flow, x[:MEASURED], some).condition_number.quantile(0.95, dim=1)
     return DepthGains(
         layers=tuple(layer.name for layer in layers),
         log_prob=log_prob.cpu(),
-        without=losses.rows.cpu(),
+        without=losses.rows,
         idle=tuple(losses.idle),
         condition_number=condition,
         seconds=seconds,
         pairs=losses.pairs(),
         copies=_copies(layers),
         reference="Gaussian mixture" if mixture else "Gaussian",
+        shares=shares,
     )
 
 
-def _states_of_train(flow: Flow, train: Rows | None) -> tuple[list[Tensor], Tensor | None] | None:
-    """Returns the states of training rows at each depth, and their contexts."""
-    if train is None:
-        return None
+class _Fitted(NamedTuple):
+    """The states of rows at each depth, their contexts and their weights."""
+
+    states: list[Tensor]
+    context: Tensor | None
+    weights: Tensor | None
+
+
+def _fitted_to(flow: Flow, train: Rows, weights: Tensor | None) -> _Fitted:
+    """Returns training rows at each depth."""
     x, context = checked_points(flow, *train)
-    return states_of(layers_of(flow.core, context), flow.standardization(x)[0])[0], context
+    states = states_of(layers_of(flow.core, context), flow.standardization(x)[0])[0]
+    return _Fitted(states, context, weights)
 
 
-def _standard_errors(differences: Tensor) -> Tensor:
+def _normalized(weights: Tensor) -> Tensor:
+    return weights / weights.sum()
+
+
+def _standard_errors(differences: Tensor, shares: Tensor) -> Tensor:
+    """Returns the standard error of the mean of each row of differences (L, B), (L,)."""
+    off = shares * (differences - (differences @ shares)[:, None])
     rows = differences.shape[1]
-    return differences.std(1, correction=1) / math.sqrt(rows)
+    return (off.square().sum(1) * rows / (rows - 1)).sqrt()
 
 
 def _seconds(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
@@ -250,35 +275,29 @@ def _seconds(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
     return torch.tensor(times)
 
 
-def _cuts(
-    states: Sequence[Tensor],
-    context: Tensor | None,
-    of_train: tuple[list[Tensor], Tensor | None] | None,
-    *,
-    mixture: bool,
-) -> Tensor:
-    """Returns the log-likelihood of the states of each depth by a fitted reference, (L + 1, B)."""
-    rows, width = len(states[0]), states[0][0].numel()
-    if of_train is None:  # each half is evaluated by what the other one gives
-        order = torch.randperm(rows, generator=torch.Generator().manual_seed(0))
-        first, second = order[: rows // 2], order[rows // 2 :]
-        splits, sources, given = [(first, second), (second, first)], states, context
+def _cuts(rows: _Fitted, train: _Fitted | None, *, mixture: bool) -> Tensor:
+    """Returns the log-likelihood of rows at each depth by a fitted reference, (L + 1, B)."""
+    count, width = len(rows.states[0]), rows.states[0][0].numel()
+    if train is None:  # each half is evaluated by what the other one gives
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        first, second = order[: count // 2], order[count // 2 :]
+        train, splits = rows, [(first, second), (second, first)]
     else:
-        sources, given = of_train
-        splits = [(torch.arange(len(sources[0])), torch.arange(rows))]
+        splits = [(torch.arange(len(train.states[0])), torch.arange(count))]
     if len(splits[0][0]) <= width:
         raise ArgumentError(
             f"a Gaussian of {width} dimensions needs more rows: give at least {2 * width + 2} "
             f"rows as 'x', or {width + 1} as 'train'."
         )
-    cuts = torch.empty(len(states), rows, dtype=torch.float64)
-    for depth, (source, state) in enumerate(zip(sources, states, strict=True)):
+    cuts = torch.empty(len(rows.states), count, dtype=torch.float64)
+    for depth, (source, state) in enumerate(zip(train.states, rows.states, strict=True)):
         for fitted, tested in splits:
             found = references(
                 _numpy(source[fitted]),
                 _numpy(state[tested]),
-                None if given is None else _numpy(given[fitted]),
-                None if context is None else _numpy(context[tested]),
+                None if train.context is None else _numpy(train.context[fitted]),
+                None if rows.context is None else _numpy(rows.context[tested]),
+                None if train.weights is None else train.weights[fitted].double().cpu().numpy(),
                 mixture=mixture,
             )
             if not found:
@@ -331,29 +350,31 @@ class LayerLosses:
     Attributes:
         rows: Log-likelihood of each row minus that without one layer, in nats, (L, B); nan for a
             layer that changes the shape.
+        shares: Share of each row in all means, (B,); they add up to one.
     """
 
     passed: Passed
     context: Tensor | None
     rows: Tensor
+    shares: Tensor
 
     @property
     def idle(self) -> list[int]:
         """Indices of the layers without which less than 0.001 nats are lost, for certain."""
-        most = self.rows.mean(1) + 2 * _standard_errors(self.rows)
+        most = self.rows @ self.shares + 2 * _standard_errors(self.rows, self.shares)
         return [i for i, loss in enumerate(most.tolist()) if loss < NOTHING]
 
     @property
     def dead(self) -> list[int]:
         """Indices of the layers that do not change the likelihood of the rows, by 0.001 nats."""
-        change = self.rows.abs().mean(1).tolist()
+        change = (self.rows.abs() @ self.shares).tolist()
         return [i for i, nats in enumerate(change) if nats < NOTHING]
 
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Returns the pairs of trained layers, with none between them, that undo each other."""
         layers = self.passed.layers
         learned = [i for i, layer in enumerate(layers) if [*layer.bijection.parameters()]]
-        losses, found = self.rows.mean(1).tolist(), list[tuple[int, int]]()
+        losses, found = (self.rows @ self.shares).tolist(), list[tuple[int, int]]()
         own = self.passed.log_prob(context=self.context)
         for i, j in itertools.pairwise(learned):
             if found and i in found[-1]:
@@ -361,19 +382,24 @@ class LayerLosses:
             least = min(losses[i], losses[j])
             if least >= NOTHING:
                 both = own - self.passed.log_prob(i, j, context=self.context)
-                if both.abs().mean().item() < max(NOTHING, UNDONE * least):
+                if (both.abs().cpu() @ self.shares).item() < max(NOTHING, UNDONE * least):
                     found.append((i, j))
         return tuple(found)
 
 
 def layer_losses(
-    flow: Flow, layers: Sequence[Layer], x: Tensor, context: Tensor | None
+    flow: Flow,
+    layers: Sequence[Layer],
+    x: Tensor,
+    context: Tensor | None,
+    weights: Tensor | None = None,
 ) -> LayerLosses:
     """Returns what a flow loses without each of its layers, at standardized rows x."""
     passed = Passed(flow, layers, x)
     own = passed.log_prob(context=context)
     without = [passed.log_prob(i, context=context) for i in range(len(layers))]
-    return LayerLosses(passed, context, own - torch.stack(without))
+    shares = torch.ones(len(x), dtype=torch.float64) if weights is None else weights
+    return LayerLosses(passed, context, (own - torch.stack(without)).cpu(), _normalized(shares))
 
 
 def _copies(layers: Sequence[Layer]) -> tuple[tuple[int, int], ...]:

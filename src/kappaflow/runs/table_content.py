@@ -116,7 +116,14 @@ def _gains(flow: Flow, test: Batch, train: Batch) -> GainFigures | None:
     """Returns what each layer gains, at the first rows; None if no Gaussian can be fitted."""
     rows, fitted = test.at(slice(0, GAIN_ROWS)), train.at(slice(0, FITTED_ROWS))
     try:
-        gains = depth_gains(flow, rows.x, context=rows.context, train=(fitted.x, fitted.context))
+        gains = depth_gains(
+            flow,
+            rows.x,
+            context=rows.context,
+            weights=rows.weights,
+            train=(fitted.x, fitted.context),
+            train_weights=fitted.weights,
+        )
     except ArgumentError:
         return None
     return gains.figures()
