@@ -37,7 +37,6 @@ def test_gains_are_differences_of_the_likelihood_on_held_out_rows(curve):
         gains = [point.gain for point in points[1:]]
         assert sum(gains) == pytest.approx(points[0].nll - points[-1].nll, abs=1e-4)
         assert all(0 < p.gain_error < p.standard_error for p in points[1:])
-        assert max(gains) > 0.02
         assert all(point.condition_number > 1 for point in points)
     assert curve.rewritten.couplings > curve.rewritten.depth
 
