@@ -198,13 +198,11 @@ LoadTable = options_class(
     "LoadTable",
     [flags(TableOptions, {**dict.fromkeys(READ, COMMON), "decimal": DATA, "missing": DATA})],
 )
-ReadTable = options_class("ReadTable", [flags(TableOptions, {"repair": COMMON})], LoadTable)
-FIT = ("against", "duplicates", "jitter", "on_disk")
-FitTable = options_class(
-    "FitTable",
-    [flags(TableOptions, {"bounds": COMMON, **dict.fromkeys(FIT, DATA)})],
-    ReadTable,
+ReadTable = options_class(
+    "ReadTable", [flags(TableOptions, {"repair": COMMON, "bounds": COMMON})], LoadTable
 )
+FIT = ("against", "duplicates", "jitter", "on_disk")
+FitTable = options_class("FitTable", [flags(TableOptions, dict.fromkeys(FIT, DATA))], ReadTable)
 
 
 @dataclass(eq=False, repr=False)

@@ -26,7 +26,9 @@ from kappaflow_studies.condition_budget.page import (
 from kappaflow_studies.engine.folder import as_text, checked_folder, write_results
 from kappaflow_studies.engine.pool import Case, Row, measured
 
-SOURCE_OPTIONS = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
+SOURCE_OPTIONS = (
+    "columns", "exclude", "context", "where", "bounds", "repair", "decimal", "missing",
+)  # fmt: skip
 
 
 def trade_off(
