@@ -32,6 +32,13 @@ def _cell(value: float | None, form: str = ".3f") -> str:
     return "" if value is None else format(value, form)
 
 
+def _chosen(note: str) -> str:
+    """Returns the model of a note on a search; without a search, why there was none."""
+    if note.startswith("chose "):
+        return note.partition(":")[0].removeprefix("chose ")
+    return note.rpartition(": ")[2].partition(",")[0]
+
+
 def kl_table(found: Found) -> str:
     """Returns divergences, their mean and the largest, with our error and condition numbers."""
     models, tables, rows = found["models"], found["tables"], []
@@ -46,7 +53,7 @@ def kl_table(found: Found) -> str:
             _cell(own.get("test_error")),
             _cell(conditions.get(f"{table}: {OURS}"), ".3g"),
             _cell(min((value for value in others if value is not None), default=None), ".3g"),
-            own.get("chosen", "").partition(":")[0].removeprefix("chose "),
+            _chosen(own.get("chosen", "")),
         ])
     for name, of in (("mean", mean), ("largest", max)):
         complete = [[v for v in values if v is not None] for values in kl.values()]
