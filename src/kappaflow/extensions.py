@@ -15,6 +15,7 @@ NAMES: dict[str, str] = {  # objects of such packages that commands use, as modu
     "export_run": "kappaflow.interop.exports.run:export_run",
     "factors_page": "kappaflow_studies.factors.page:factors_page",
     "image_options": "kappaflow.images.options",
+    "scaled_lower_bound": "kappaflow_studies.theory.conditioning:scaled_lower_bound",
     "studies": "kappaflow_studies",
     "trade_off": "kappaflow_studies.condition_budget.measure:trade_off",
 }

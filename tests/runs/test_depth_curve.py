@@ -1,5 +1,6 @@
 """`kappaflow depth`: the depth that a table needs."""
 
+import importlib
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from kappaflow.cli.app import main
 from kappaflow.errors import ArgumentError
 from kappaflow.report.depth import DepthCurve, DepthPoint, Rewritten, depth_chart
 
+module = importlib.import_module("kappaflow.runs.depth_curve")
 QUICK = {"hidden": (16,), "progress": False}
 
 
@@ -122,3 +124,25 @@ def test_what_has_no_depth_curve_is_refused(arguments, message):
     """Before anything is trained."""
     with pytest.raises(ArgumentError, match=message):
         kf.depth_curve(**{"data": bent(90), "progress": False, **arguments})
+
+
+@pytest.mark.parametrize("features", [3, 4])
+def test_the_correlations_are_a_linear_map_with_a_lower_bound(features):
+    """Its condition number is that of the root of the correlation matrix, and the bound holds."""
+    x = torch.randn(500, features, generator=torch.Generator().manual_seed(0)).cumsum(1)
+    linear = module._linear_part(kf.load_table(100 * x))
+    correlation = np.corrcoef(x.double().numpy().T)
+    assert linear.condition_number == pytest.approx(np.linalg.cond(correlation) ** 0.5)
+    assert linear.couplings <= 6
+    if features % 2:
+        assert linear.lower_bound is None
+    else:
+        assert 1 < linear.lower_bound <= linear.coupling_condition_number
+    text = of_points(point(2, 5.0), linear=linear).describe()[-1]
+    assert ("no lower bound" in text) == bool(features % 2)
+
+
+def test_columns_without_an_inverse_of_their_correlations_have_no_linear_part():
+    """Such as a constant column, or one that is a multiple of another."""
+    x = torch.randn(50, 1)
+    assert module._linear_part(kf.load_table(torch.cat([x, 2 * x], 1))) is None

@@ -79,6 +79,23 @@ class Rewritten(Part):
     layer_condition_number: float
 
 
+class LinearPart(Part):
+    """The linear map that takes the correlations out of the columns, as couplings of halves.
+
+    Attributes:
+        condition_number: That of the map, the inverse root of the correlation matrix.
+        couplings: Number of linear couplings that `kappaflow.factor_linear` found for it.
+        coupling_condition_number: The largest condition number of one of them.
+        lower_bound: The least that this number can be for as many couplings with one scale each;
+            None for an odd number of columns.
+    """
+
+    condition_number: float
+    couplings: int
+    coupling_condition_number: float
+    lower_bound: float | None = None
+
+
 class DepthCurve(PlottedSummary, Part):
     """Likelihood and conditioning of flows of a table against depth.
 
@@ -89,6 +106,7 @@ class DepthCurve(PlottedSummary, Part):
         points: The flows, by partition and depth.
         rows: Number of held-out rows.
         rewritten: What the learned linear maps are as couplings; None if it was not computed.
+        linear: What theory says of the correlations; None if they have no inverse.
     """
 
     data: str
@@ -97,6 +115,7 @@ class DepthCurve(PlottedSummary, Part):
     rows: int
     points: list[DepthPoint]
     rewritten: Rewritten | None = None
+    linear: LinearPart | None = None
     notes: list[str] = []
 
     @property
@@ -158,7 +177,7 @@ class DepthCurve(PlottedSummary, Part):
                 "of their layers has a condition number of "
                 f"{significant(self.rewritten.layer_condition_number)}."
             )
-        return texts
+        return texts + ([] if self.linear is None else [_of_theory(self.linear)])
 
     def _sentence(self, partition: str) -> str:
         point, flows = self.recommended(partition), self.of(partition)
@@ -204,6 +223,18 @@ class DepthCurve(PlottedSummary, Part):
             ("95 % condition number", significant(best.condition_number)),
             ("tried", f"{', '.join(self.partitions)}, up to {max(p.depth for p in self.points)}"),
         ]
+
+
+def _of_theory(linear: LinearPart) -> str:
+    text = (
+        f"The correlations alone are a linear map of condition number "
+        f"{significant(linear.condition_number)}: {count(linear.couplings, 'linear coupling')} of "
+        f"halves, the worst of condition number {significant(linear.coupling_condition_number)}"
+    )
+    if linear.lower_bound is None:
+        return f"{text}. There is no lower bound for an odd number of columns."
+    least = significant(linear.lower_bound)
+    return f"{text}. As many with one scale each cannot all be below {least}, whatever they are."
 
 
 def pays(deeper: DepthPoint, nats: float) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,12 +22,15 @@ from kappaflow.data.domains import Bounds, Domains
 from kappaflow.data.prepare import prepare_table
 from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.extensions import load_by_name
+from kappaflow.factor import factor_linear
 from kappaflow.flows import Flow
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.options import Repair
 from kappaflow.report.depth import (
     DepthCurve,
     DepthPoint,
+    LinearPart,
     Rewritten,
     pays,
     render_depth_curve,
@@ -57,6 +61,7 @@ SCALE_BOUND = 1.5  # of each affine coupling, the same at all depths
 FIRST = 2  # couplings: fewer leave columns unchanged
 OF_TRAINING = 3  # how many times fewer epochs than `kappaflow.fit` each depth has by default
 REWRITTEN_ROWS, REPEATED = 64, 3
+DEPENDENT = 1e-12  # smallest variance of a combination of standardized columns
 PAGE, NUMBERS = "index.html", "report.json"
 Kind = Literal["spline", "real_nvp"]
 
@@ -190,6 +195,7 @@ def depth_curve(
         rows=len(parts.test),
         points=points,
         rewritten=rewritten,
+        linear=_linear_part(parts.train),
         notes=list(parts.notes),
     )
     if folder is not None:
@@ -344,6 +350,29 @@ def _rewritten(flow: Flow, parts: _Parts, depth: int) -> Rewritten | None:
         depth=depth,
         couplings=couplings,
         layer_condition_number=layers.quantile(0.95, dim=1).max().item(),
+    )
+
+
+def _linear_part(train: Table) -> LinearPart | None:
+    """Returns the map that takes the correlations out of the columns, as couplings."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant column
+        correlation = np.corrcoef(train.values.T)
+    if not np.isfinite(correlation).all():
+        return None
+    variances, directions = np.linalg.eigh(correlation)
+    if variances[0] < DEPENDENT:
+        return None
+    root = directions / np.sqrt(variances) @ directions.T
+    try:
+        factors = factor_linear(root)
+    except KappaflowError:
+        return None
+    bound = load_by_name("scaled_lower_bound")
+    return LinearPart(
+        condition_number=float(np.sqrt(variances[-1] / variances[0])),
+        couplings=len(factors.couplings),
+        coupling_condition_number=factors.condition_number,
+        lower_bound=None if len(root) % 2 else bound(root, max(1, len(factors.couplings))),
     )
 
 
