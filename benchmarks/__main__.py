@@ -78,6 +78,10 @@ COMMANDS = {
         "columns:columns",
         "Measure the curves of single columns against the densities of the columns.",
     ),
+    "pruning": (
+        "pruning:pruning",
+        "Prune flows of real tables, and measure the loss on test rows, time and conditioning.",
+    ),
     "score-stream": (
         "score_stream:score_stream",
         "Compare `kappaflow score` of a large table with zuko and scikit-learn: time and memory.",

@@ -56,10 +56,10 @@ def test_layers_that_do_nothing_go_first(flow):
 
 def test_the_loss_is_within_the_tolerance_and_the_flow_is_shorter(flow):
     """It is what the flows lose on other rows too; a larger tolerance lets more layers go."""
-    small, large = (pruned(flow, nats=nats, max_epochs=10) for nats in (0.03, 0.6))
+    small, large = (pruned(flow, nats=nats, max_epochs=10) for nats in (0.06, 0.6))
     assert 1 <= large.kept < small.kept < 6
-    for result, nats in ((small, 0.03), (large, 0.6)):
-        assert result.loss <= nats
+    for result, nats in ((small, 0.06), (large, 0.6)):
+        assert result.loss + result.standard_error <= nats
         assert loss(flow, result.flow) == pytest.approx(result.loss, abs=0.1)
         assert len(layers_of(result.flow.core)) == result.kept == 6 - len(result.removed)
         assert result.standard_error < 0.1 and len(result.trials) <= math.ceil(math.log2(6))

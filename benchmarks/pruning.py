@@ -1,0 +1,97 @@
+"""Prunes flows of the development tables, and measures what that costs on test rows."""
+
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+import kappaflow as kf
+from benchmarks.lines import Line, append_line, append_machine, key_of, read_lines, write_results
+from benchmarks.machine import machine
+from benchmarks.processes import console
+from benchmarks.suite import KEPT
+from benchmarks.tables_suite import data
+from kappaflow.runs.recipes import LEARNING_RATE
+from kappaflow.training import loop
+
+MODELS: dict[str, dict[str, Any]] = {
+    "spline": {"start": "gaussianize", "hidden": (64, 64)},
+    "real_nvp": {"start": "whiten", "hidden": (96, 96)},
+}
+DEPTH = 16  # couplings of `kappaflow fit --model`
+NATS = 0.02  # that pruning may cost
+KEY = ("table", "model", "seed")
+
+
+def pruning(
+    *,
+    seconds: float = 60.0,
+    seed: int = 0,
+    only: list[str] | None = None,
+    results: Path = KEPT,
+) -> None:
+    """Prune flows of 16 couplings of the development tables, at 0.02 nats on validation rows.
+
+    Results that are in the file are not measured again.
+
+    Parameters
+    ----------
+    seconds
+        Processor time of the training before; each training of pruning has 30 epochs at most.
+    seed
+        Of the weights and the batches.
+    only
+        Names of tables, instead of all.
+    results
+        Folder of the files of results.
+    """
+    torch.set_num_threads(1)
+    loop.clock = time.process_time
+    file = results / "pruning.jsonl"
+    append_machine(file, machine())
+    done = {key_of(line, KEY) for line in read_lines(file)[0]}
+    for table in only or data.names("development"):
+        for model in MODELS:
+            if (table, model, seed) not in done:
+                line = measured(table, model, seconds, seed)
+                append_line(file, line)
+                cost = f"{line['loss']:+.3f} ± {line['error']:.3f} nats"
+                console.print(f"{table}, {model}: {DEPTH} -> {line['kept']} couplings, {cost}")
+    lines, machines = read_lines(file)
+    latest = [*{key_of(line, KEY): line for line in lines}.values()]
+    share = median(1 - line["kept"] / DEPTH for line in latest)
+    worst = max(line["loss"] for line in latest)
+    console.print(f"{share:.0%} fewer couplings in the median; the largest loss is {worst:.3f}")
+    write_results(file.with_suffix(".json"), {"machine": machines[-1], "lines": latest})
+
+
+def measured(table: str, model: str, seconds: float, seed: int) -> Line:
+    """Returns what one flow loses on test rows by pruning, and what it gains."""
+    parts = data.load(table)
+    train, validation, test = (
+        torch.from_numpy(rows).float() for rows in (parts.train, parts.validation, parts.test)
+    )
+    torch.manual_seed(seed)
+    options: dict[str, Any] = {"depth": DEPTH, "partition": "random-half", **MODELS[model]}
+    flow = getattr(kf, model)(train.shape[1], **options)
+    settings: dict[str, Any] = {"learning_rate": LEARNING_RATE, "seed": seed, "progress": False}
+    kf.fit(flow, train, validation=validation, max_time_s=seconds, cooldown=True, **settings)
+    begun = time.process_time()
+    pruned = kf.prune(flow.eval(), train, validation, nats=NATS, seed=seed, progress=False)
+    seconds_of_pruning = time.process_time() - begun
+    with torch.no_grad():
+        losses = (flow.log_prob(test) - pruned.flow.log_prob(test)).double()
+    return {
+        "table": table,
+        "model": model,
+        "seed": seed,
+        "kept": pruned.kept,
+        "loss": losses.mean().item(),
+        "error": losses.std().item() / len(losses) ** 0.5,
+        "validation_loss": pruned.loss,
+        "time": pruned.time,
+        "condition_numbers": list(pruned.condition_numbers),
+        "processor_s": round(seconds_of_pruning, 1),
+    }
