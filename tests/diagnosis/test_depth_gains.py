@@ -38,7 +38,7 @@ def with_layers(flow, change):
 def test_gains_add_up_to_the_gain_over_a_gaussian(flow):
     """That Gaussian is scipy's, fitted to the training rows, in the units of the flow."""
     train, x = bent(2_000, 0), bent(1_500, 1)
-    gains = kf.depth_gains(flow, x, train=(train, None))
+    gains = kf.depth_gains(flow, x, train=train.numpy())
     with torch.no_grad():
         own = flow.log_prob(x).double().numpy()
     reference = stats.multivariate_normal(train.mean(0), np.cov(train.T, ddof=0)).logpdf(x)
@@ -142,9 +142,11 @@ def test_a_flow_of_another_library_has_gains_too():
         ({"x": bent(1, 0)}, "'x' should hold at least two rows"),
         ({"x": torch.ones(100, 3)}, "is constant or a linear function of others"),
         ({"x": bent(50, 0), "train": (bent(50, 0)[:, :2], None)}, "'train' should hold rows"),
+        ({"x": bent(50, 0), "weights": torch.ones(5)}, "'weights' should be 50 numbers"),
+        ({"x": bent(50, 0), "weights": -torch.ones(50)}, "'weights' should be 50 numbers"),
         ({"flow": "flow", "x": bent(50, 0)}, "'flow' should be a Flow, got str"),
     ],
-    ids=["few rows", "one row", "constant", "train", "flow"],
+    ids=["few rows", "one row", "constant", "train", "weights", "negative", "flow"],
 )
 def test_what_has_no_gains_is_refused(flow, arguments, message):
     """The message names the argument."""

@@ -17,8 +17,8 @@ from kappaflow.conditioning.round_trip import states_of
 from kappaflow.diagnosis.references import references
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.flows.rows import Data
-from kappaflow.goodness.inputs import Rows, check_train
+from kappaflow.flows.rows import Data, tensors_for
+from kappaflow.goodness.inputs import check_train
 from kappaflow.results import Part
 from kappaflow.summary import Facts, PlottedSummary, sparkline
 
@@ -168,7 +168,7 @@ def depth_gains(
     *,
     context: Data = None,
     weights: Tensor | None = None,
-    train: Rows | None = None,
+    train: Data | tuple[Data, Data] = None,
     train_weights: Tensor | None = None,
     mixture: bool = False,
 ) -> DepthGains:
@@ -203,18 +203,15 @@ def depth_gains(
     x, context = checked_points(checked_flow(flow), x, context)
     if len(x) < 2:
         raise ArgumentError("'x' should hold at least two rows, got one.")
-    if train is not None:
-        check_train(x, context, train)
+    shares = _shares("weights", weights, len(x))
+    others = None if train is None else _training_rows(flow, x, context, train, train_weights)
     with measuring(flow):
         layers = layers_of(flow.core, context)
         if not layers:
             raise ArgumentError("'flow' should have a layer after its standardization to measure.")
         start, offset = flow.standardization(x)
         passed = Passed(flow, layers, start)
-        shares = torch.ones(len(x)) if weights is None else weights
-        shares = _normalized(shares.double().cpu())
-        fitted = _Fitted(passed.states, context, None if weights is None else shares)
-        others = None if train is None else _fitted_to(flow, train, train_weights)
+        fitted = _Fitted(passed.states, context, shares)
         cuts = _cuts(fitted, others, mixture=mixture)
         own = passed.log_prob(context=context)
         log_prob = torch.cat([cuts.to(own) + passed.volumes, own[None]]) + offset.double()
@@ -244,14 +241,34 @@ class _Fitted(NamedTuple):
 
     states: list[Tensor]
     context: Tensor | None
-    weights: Tensor | None
+    weights: Tensor
 
 
-def _fitted_to(flow: Flow, train: Rows, weights: Tensor | None) -> _Fitted:
-    """Returns training rows at each depth."""
-    x, context = checked_points(flow, *train)
-    states = states_of(layers_of(flow.core, context), flow.standardization(x)[0])[0]
-    return _Fitted(states, context, weights)
+def _training_rows(
+    flow: Flow,
+    x: Tensor,
+    context: Tensor | None,
+    train: Data | tuple[Data, Data],
+    weights: Tensor | None,
+) -> _Fitted:
+    """Returns checked training rows at each depth."""
+    given = train if isinstance(train, tuple) else (train, None)
+    rows, contexts = tensors_for(flow, *given)
+    check_train(x, context, (rows, contexts))
+    rows, contexts = checked_points(flow, rows, contexts)
+    with measuring(flow):
+        start = flow.standardization(rows)[0]
+        states = states_of(layers_of(flow.core, contexts), start)[0]
+    return _Fitted(states, contexts, _shares("train_weights", weights, len(rows)))
+
+
+def _shares(name: str, weights: Tensor | None, rows: int) -> Tensor:
+    """Returns the share of each row in a mean, (rows,), in float64."""
+    if weights is None:
+        return torch.full((rows,), 1 / rows, dtype=torch.float64)
+    if weights.shape != (rows,) or not (weights >= 0).all() or not weights.sum() > 0:
+        raise ArgumentError(f"'{name}' should be {rows:,} numbers of 0 or more, not all 0.")
+    return _normalized(weights.double().cpu())
 
 
 def _normalized(weights: Tensor) -> Tensor:
@@ -297,7 +314,7 @@ def _cuts(rows: _Fitted, train: _Fitted | None, *, mixture: bool) -> Tensor:
                 _numpy(state[tested]),
                 None if train.context is None else _numpy(train.context[fitted]),
                 None if rows.context is None else _numpy(rows.context[tested]),
-                None if train.weights is None else train.weights[fitted].double().cpu().numpy(),
+                train.weights[fitted].numpy(),
                 mixture=mixture,
             )
             if not found:
@@ -398,8 +415,8 @@ def layer_losses(
     passed = Passed(flow, layers, x)
     own = passed.log_prob(context=context)
     without = [passed.log_prob(i, context=context) for i in range(len(layers))]
-    shares = torch.ones(len(x), dtype=torch.float64) if weights is None else weights
-    return LayerLosses(passed, context, (own - torch.stack(without)).cpu(), _normalized(shares))
+    shares = _shares("weights", weights, len(x))
+    return LayerLosses(passed, context, (own - torch.stack(without)).cpu(), shares)
 
 
 def _copies(layers: Sequence[Layer]) -> tuple[tuple[int, int], ...]:

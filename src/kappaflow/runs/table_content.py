@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kappaflow.conditioning.points import joined_points
 from kappaflow.conditioning.round_trip import latent_points
+from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
 from kappaflow.data import Table, atom_rows
 from kappaflow.data.naming import describe_rows, describe_values
 from kappaflow.diagnosis import Comparison, compare, depth_gains, diagnose_flow, references
@@ -113,7 +114,12 @@ def _compared(goodness: Goodness | None) -> dict[str, Any]:
 
 
 def _gains(flow: Flow, test: Batch, train: Batch) -> GainFigures | None:
-    """Returns what each layer gains, at the first rows; None if no Gaussian can be fitted."""
+    """Returns what each layer gains, at the first rows.
+
+    None if no Gaussian can be fitted, or if there are so many columns that it would take long.
+    """
+    if test.x[0].numel() > MATRIX_FREE_ABOVE:
+        return None
     rows, fitted = test.at(slice(0, GAIN_ROWS)), train.at(slice(0, FITTED_ROWS))
     try:
         gains = depth_gains(
