@@ -30,7 +30,7 @@ UNDONE = 0.1  # share of the smaller loss of two layers that is lost without bot
 
 
 class GainFigures(Part):
-    """The numbers of `DepthGains`, means over the rows, as report.json has them.
+    """The numbers of `DepthGains` without its times, means over the rows, as report.json has them.
 
     Attributes:
         reached: Mean gain over the Gaussian on standardized rows, before the first layer and after
@@ -48,7 +48,6 @@ class GainFigures(Part):
     total: float
     losses: list[float]
     condition_number: list[float]
-    seconds: list[float]
     idle: list[int]
     pairs: list[tuple[int, int]]
     copies: list[tuple[int, int]]
@@ -133,7 +132,6 @@ class DepthGains(PlottedSummary):
             total=self.total,
             losses=self.losses.tolist(),
             condition_number=self.condition_number.tolist(),
-            seconds=self.seconds.tolist(),
             idle=list(self.idle),
             pairs=list(self.pairs),
             copies=list(self.copies),
