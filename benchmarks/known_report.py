@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.lines import Line, grouped
-from benchmarks.tables import markdown
+from benchmarks.tables import markdown, text_table
 from benchmarks.tables_suite.report import OURS
 
 Found = dict[str, Any]
@@ -21,6 +21,7 @@ def tables_of(found: Found) -> dict[str, str]:
     """Returns the tables of a comparison by name, empty where there is nothing to show."""
     return {
         "kl": kl_table(found),
+        "chosen": chosen_table(found),
         "against": against_table(found),
         "shares": samples_table(found, "shares", "mass over the true one"),
         "widths": samples_table(found, "widths", "smallest to largest width over the true one"),
@@ -40,27 +41,33 @@ def _chosen(note: str) -> str:
 
 
 def kl_table(found: Found) -> str:
-    """Returns divergences, their mean and the largest, with our error and condition numbers."""
+    """Returns divergences with the standard error of ours, their mean and the largest."""
     models, tables, rows = found["models"], found["tables"], []
     kl = {model: [found["nll"][f"{table}: {model}"] for table in tables] for model in models}
-    ours = {line["table"]: line for line in found["lines"] if line["model"] == OURS}
+    ours = _ours(found)
     for i, table in enumerate(tables):
-        own, conditions = ours.get(table, {}), found["condition_p95"]
-        others = [conditions[f"{table}: {model}"] for model in models if model != OURS]
-        rows.append([
-            table,
-            *(_cell(values[i]) for values in kl.values()),
-            _cell(own.get("test_error")),
-            _cell(conditions.get(f"{table}: {OURS}"), ".3g"),
-            _cell(min((value for value in others if value is not None), default=None), ".3g"),
-            _chosen(own.get("chosen", "")),
-        ])
+        error = _cell(ours.get(table, {}).get("test_error"))
+        rows.append([table, *(_cell(values[i]) for values in kl.values()), error])
     for name, of in (("mean", mean), ("largest", max)):
         complete = [[v for v in values if v is not None] for values in kl.values()]
-        rows.append([name, *(_cell(of(values) if values else None) for values in complete)])
-        rows[-1] += [""] * 4
-    head = ["KL [nats]", *models, "standard error", "95 % condition number", "lowest of a peer"]
-    return markdown([*head, "chosen"], rows)
+        rows.append([name, *(_cell(of(values) if values else None) for values in complete), ""])
+    return markdown(["KL [nats]", *models, "standard error"], rows)
+
+
+def _ours(found: Found) -> dict[str, Line]:
+    return {line["table"]: line for line in found["lines"] if line["model"] == OURS}
+
+
+def chosen_table(found: Found) -> str:
+    """Returns the models that the search chose, and condition numbers."""
+    rows, conditions, ours = [], found["condition_p95"], _ours(found)
+    others = [model for model in found["models"] if model != OURS]
+    for table in found["tables"]:
+        of_peers = [conditions[f"{table}: {model}"] for model in others]
+        least = min((value for value in of_peers if value is not None), default=None)
+        own, chosen = conditions.get(f"{table}: {OURS}"), ours.get(table, {}).get("chosen", "")
+        rows.append([table, _chosen(chosen), _cell(own, ".3g"), _cell(least, ".3g")])
+    return text_table(["table", "chosen", "95 % condition number", "lowest of a peer"], rows)
 
 
 def against_table(found: Found) -> str:

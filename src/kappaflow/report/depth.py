@@ -198,8 +198,8 @@ class DepthCurve(PlottedSummary, Part):
         """Returns the rows of a table, as text, with the header first."""
         best = self.best
         head = [
-            "partition", "couplings", "held-out NLL", "gain by doubling", "95 % condition number",
-            "seconds to score a million rows", "training", "recommended",
+            "partition", "couplings", "held-out NLL", "gain", "condition 95 %", "s per million",
+            "training", "recommended",
         ]  # fmt: skip
         return [head] + [
             [
