@@ -49,7 +49,7 @@ def prune(
         return
     pruned = done.pruned
     if done.folder is None:
-        print_text(f"Nothing changed: without any layer the flow loses more than {nats:g} nats.")
+        print_text(f"Nothing changed: any layer less costs more than {nats:g} nats.")
         return
     print_columns(facts_of(pruned))
     print_text(f"On test rows the loss is {done.test_loss:+.3f} ± {done.test_error:.3f} nats.")
