@@ -43,6 +43,13 @@ def test_gains_are_differences_of_the_likelihood_on_held_out_rows(curve):
     assert curve.rewritten.couplings > curve.rewritten.depth
 
 
+def test_a_run_is_not_a_folder_of_a_curve(tmp_path):
+    """Its files would be mixed with those of the curve."""
+    kf.fit(kf.nice(3, depth=2, hidden=(8,)), bent(90), max_epochs=1, out=tmp_path, progress=False)
+    with pytest.raises(ArgumentError, match="is one of a run"):
+        kf.depth_curve(bent(90), out=tmp_path, progress=False)
+
+
 def point(depth, nll, gain=None, error=0.01, partition="half", score=1.0):
     return DepthPoint(
         partition=partition, depth=depth, nll=nll, standard_error=0.1, gain=gain,
@@ -110,15 +117,27 @@ def test_the_command_resumes_and_writes_a_page(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": torch.randn(90, 1)}, "at least two columns"),
+        ({"data": bent(90)[:, :1]}, "at least two columns"),
         ({"model": "nice"}, "'model' should be"),
         ({"partitions": ["quarter"]}, "'partitions' should be"),
         ({"partitions": []}, "should name some of half"),
         ({"max_depth": 1}, "'max_depth' should be at least 2"),
         ({"nats": 0.0}, "'nats' should be"),
         ({"epochs": 3}, "epochs"),
+        ({"processes": 0}, "'processes' should be"),
+        ({"out": __file__}, "'out' should be a folder"),
     ],
-    ids=lambda value: str(value)[:20] if isinstance(value, dict) else None,
+    ids=[
+        "one column",
+        "model",
+        "partition",
+        "no partition",
+        "max_depth",
+        "nats",
+        "setting",
+        "processes",
+        "file",
+    ],  # fmt: skip
 )
 def test_what_has_no_depth_curve_is_refused(arguments, message):
     """Before anything is trained."""

@@ -1,10 +1,7 @@
 """`depth_curve`: how deep a flow of a table has to be, by flows of more and more couplings."""
 
-import multiprocessing
-import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,10 +17,11 @@ from kappaflow.conditioning.profile import profile
 from kappaflow.data import Table, split
 from kappaflow.data.domains import Bounds, Domains
 from kappaflow.data.prepare import prepare_table
-from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.extensions import load_by_name
 from kappaflow.factor import factor_linear
+from kappaflow.factor.whiten import DEPENDENT
+from kappaflow.files import CONFIG
 from kappaflow.flows import Flow
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.options import Repair
@@ -35,8 +33,10 @@ from kappaflow.report.depth import (
     pays,
     render_depth_curve,
 )
+from kappaflow.report.numbers import with_error
 from kappaflow.rewrite import rewrite_fixed_partition
 from kappaflow.rewrite.layers import is_any_coupling, parts_of
+from kappaflow.runs.pool import in_processes
 from kappaflow.runs.recipes import LEARNING_RATE, ModelConfig, build_flow, with_bounds
 from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData
 from kappaflow.storage import write_bytes
@@ -61,7 +61,6 @@ SCALE_BOUND = 1.5  # of each affine coupling, the same at all depths
 FIRST = 2  # couplings: fewer leave columns unchanged
 OF_TRAINING = 3  # how many times fewer epochs than `kappaflow.fit` each depth has by default
 REWRITTEN_ROWS, REPEATED = 64, 3
-DEPENDENT = 1e-12  # smallest variance of a combination of standardized columns
 PAGE, NUMBERS = "index.html", "report.json"
 Kind = Literal["spline", "real_nvp"]
 
@@ -103,12 +102,6 @@ def depth_curve(
     processes: int = 1,
     repair: Repair | None = None,
     bounds: Bounds | None = None,
-    columns: Sequence[str] | None = None,
-    exclude: str | Iterable[str] = (),
-    context: str | Iterable[str] = (),
-    where: str | Iterable[str] | None = None,
-    missing: str | Iterable[str] = (),
-    decimal: Literal[".", ","] | None = None,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
     **settings: Any,  # noqa: ANN401
@@ -120,22 +113,19 @@ def depth_curve(
     on held-out rows.
 
     Args:
-        data: A table, as for `kappaflow.fit_auto`, or a `TableConfig` of a command.
+        data: A tensor, array, data frame, path or shipped name; `kappaflow.load_table` chooses
+            columns, a context and rows of it; with a context also the pair (x, context). Or a
+            `TableConfig`, as of the command.
         model: "spline", or "real_nvp" for affine couplings.
         partitions: "half", "random" and "mixing" (learned linear maps, as in Glow), or some.
         hidden: Widths of the hidden layers of each conditioner.
         max_depth: The largest number of couplings.
         nats: The least gain, in nats per row, for which twice the depth is worth its price.
         out: A folder for the runs and the page, and to resume from.
-        processes: Number of partitions to measure in parallel, each on one thread.
-        repair: As for `kappaflow.fit`, like the seven below.
-        bounds: Domains of columns by name.
-        columns: Columns to model, by name.
-        exclude: Columns to leave out.
-        context: Columns that the density is conditioned on.
-        where: Conditions that rows have to meet.
-        missing: Values that mean a missing one.
-        decimal: The decimal sign of a text file.
+        processes: Number of partitions to measure in parallel, each on one thread. With several, a
+            script needs `if __name__ == "__main__":` around the call.
+        repair: As for `kappaflow.fit`.
+        bounds: Domains of columns by name, as for `kappaflow.fit`.
         progress: Show progress bars; by default on a terminal and in a notebook.
         say: Called with a sentence for each flow that was trained.
         **settings: Of the training at each depth, as for `kappaflow.fit`. By default it has a
@@ -163,13 +153,14 @@ def depth_curve(
         raise ArgumentError(f"'partitions' should name some of {', '.join(PARTITIONS)}.")
     if positive_int("max_depth", max_depth) < FIRST:
         raise ArgumentError(f"'max_depth' should be at least {FIRST}, got {max_depth}.")
-    reading = Reading.of(columns, exclude, context, where, decimal, missing)
-    given = {"learning_rate": LEARNING_RATE} | settings
-    checked = checked_settings(("max_depth", "nats", "out"), **given)
-    parts = _parts(data, reading, bounds, repair, checked.seed)
+    positive_int("processes", processes)
+    folder = None if out is None else _checked_folder(Path(out))
+    checked = checked_settings(
+        ("max_depth", "nats", "out"), **{"learning_rate": LEARNING_RATE, **settings}
+    )
+    parts = _parts(data, bounds, repair, checked.seed)
     if len(parts.train.columns) < 2:
         raise ArgumentError("'data' should have at least two columns to model: one has no depth.")
-    folder = None if out is None else Path(out)
     plan = _Plan(
         model=model,
         hidden=tuple(hidden),
@@ -177,24 +168,22 @@ def depth_curve(
         nats=positive_float("nats", nats),
         settings=_with_epochs(checked, len(parts.train)),
         out=folder,
-        progress=progress if positive_int("processes", processes) == 1 else False,
+        progress=progress if processes == 1 else False,
     )
-    points, rewritten = [], None
-    for flows in _measured_in(parts, plan, list(dict.fromkeys(partitions)), processes):
-        points += flows.points
-        rewritten = flows.rewritten or rewritten
-        for point in flows.points:
-            say(
-                f"{point.partition}, {point.depth} couplings: {point.nll:.3f} ± "
-                f"{point.standard_error:.3f} nats"
-            )
+    flows: dict[str, _Flows] = {}
+    names = list(dict.fromkeys(partitions))
+    for one in in_processes(partial(_measured, parts, plan), names, processes=processes):
+        flows[one.points[0].partition] = one
+        for point in one.points:
+            nll = with_error(point.nll, point.standard_error)
+            say(f"{point.partition}, {point.depth} couplings: {nll} nats")
     curve = DepthCurve(
         data=parts.name,
         model=_described(plan, parts),
         nats=nats,
         rows=len(parts.test),
-        points=points,
-        rewritten=rewritten,
+        points=[point for name in names for point in flows[name].points],
+        rewritten=flows["mixing"].rewritten if "mixing" in flows else None,
         linear=_linear_part(parts.train),
         notes=list(parts.notes),
     )
@@ -202,6 +191,15 @@ def depth_curve(
         write_bytes(folder / NUMBERS, (curve.to_json() + "\n").encode())
         write_bytes(folder / PAGE, render_depth_curve(curve).encode())
     return curve
+
+
+def _checked_folder(folder: Path) -> Path:
+    """Returns a folder, which is new or one of a depth curve."""
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
+    if (folder / CONFIG).exists():
+        raise ArgumentError(f"'out' should be a new folder, {folder} is one of a run.")
+    return folder
 
 
 @dataclass(frozen=True)
@@ -214,7 +212,6 @@ class _Flows:
 
 def _parts(
     data: Any,  # noqa: ANN401
-    reading: Reading,
     bounds: Bounds | None,
     repair: Repair | None,
     seed: int,
@@ -225,7 +222,7 @@ def _parts(
         return _Parts(
             rows.train, rows.validation, rows.test, rows.domains, data.data, tuple(rows.notes)
         )
-    table = as_table(data, reading)
+    table = as_table(data)
     prepared = prepare_table(table, bounds=bounds, repair=repair)
     train, validation, test = split(prepared.table, fractions=FRACTIONS, seed=seed)
     name = data if isinstance(data, str) else table.source
@@ -240,24 +237,6 @@ def _with_epochs(settings: Settings, rows: int) -> Settings:
     steps = -(-rows // settings.rows_a_step(rows))
     epochs = max(1, settings.epochs(steps) // OF_TRAINING)
     return settings.model_copy(update={"max_epochs": epochs})
-
-
-def _measured_in(
-    parts: _Parts, plan: _Plan, partitions: list[str], processes: int
-) -> Iterable[_Flows]:
-    """Yields the flows of each partition, measured in as many processes."""
-    measure = partial(_measured, parts, plan)
-    if processes == 1 or len(partitions) == 1:
-        yield from map(measure, partitions)
-        return
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(min(processes, len(partitions)), context, _one_thread) as pool:
-        yield from pool.map(measure, partitions)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _measured(parts: _Parts, plan: _Plan, partition: str) -> _Flows:
@@ -360,7 +339,7 @@ def _linear_part(train: Table) -> LinearPart | None:
     if not np.isfinite(correlation).all():
         return None
     variances, directions = np.linalg.eigh(correlation)
-    if variances[0] < DEPENDENT:
+    if variances[0] < DEPENDENT * variances[-1]:
         return None
     root = directions / np.sqrt(variances) @ directions.T
     try:
