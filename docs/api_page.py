@@ -15,6 +15,7 @@ example and a link to the source.
 # Packages without `__all__`, or outside of `kappaflow`, whose names are public.
 PUBLIC: dict[str, tuple[str, ...]] = {
     "kappaflow.linearization": ("Linearization",),
+    "kappaflow.depth": ("prune", "PrunedFlow", "PruneTrial"),
     "kappaflow.energies": ("importance_sample", "ImportanceSamples"),
     "kappaflow.flows.standardization": ("Standardization",),
     "kappaflow.rewrite.certificate": ("Difference", "Replaced"),

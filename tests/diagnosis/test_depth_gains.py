@@ -85,6 +85,15 @@ def test_a_flow_that_was_trained_has_nothing_to_name(flow):
     assert gains.losses[1].item() == pytest.approx(loss, abs=1e-5)
 
 
+def test_a_profile_that_is_known_is_not_measured_again(flow):
+    """Its condition numbers are those of the gains."""
+    x = bent(200, 1)
+    profile = kf.profile(flow, x[:16])
+    gains = kf.depth_gains(flow, x, profile=profile)
+    assert torch.equal(gains.condition_number, profile.condition_number.quantile(0.95, dim=1))
+    assert not torch.equal(gains.condition_number, kf.depth_gains(flow, x).condition_number)
+
+
 def test_a_linear_layer_gains_nothing_but_a_flow_may_need_it(flow):
     """A Gaussian is as good before a permutation as after it; the flow is not without it."""
     swap = kf.bijections.Permutation((2, 0, 1))

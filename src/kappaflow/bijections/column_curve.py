@@ -139,13 +139,13 @@ def _ends_of_leaves(uniform: Array, weights: Array, most: int) -> Places:
     below = np.append(0.0, np.cumsum(weights))
     bounds = np.concatenate([[0.0], (uniform[1:] + uniform[:-1]) / 2, [1.0]])
 
-    def log_likelihood(ends: Places, parts: int = 1) -> Array:
-        """Returns that of each part, or of so many neighboring parts together."""
-        first, last = ends[:-parts], ends[parts:]
+    def log_likelihood(ends: Places, *, joined: bool = False) -> Array:
+        """Returns that of each part, or of each two neighboring parts as one."""
+        first, last = (ends[:-2], ends[2:]) if joined else (ends[:-1], ends[1:])
         mass, widths = below[last] - below[first], bounds[last] - bounds[first]
         result = mass * np.log(mass / (below[-1] * widths))
         heaviest = np.maximum.reduceat(weights, ends[:-1])
-        if parts == 2:
+        if joined:
             heaviest = np.maximum(heaviest[1:], heaviest[:-1])
         return np.where((heaviest > mass / 2) | (widths <= 0), -np.inf, result)
 
@@ -164,7 +164,7 @@ def _ends_of_leaves(uniform: Array, weights: Array, most: int) -> Places:
     ends = np.array(sorted(chosen))
     while len(ends) > 2:
         parts = log_likelihood(ends)
-        gains = parts[1:] + parts[:-1] - log_likelihood(ends, 2)
+        gains = parts[1:] + parts[:-1] - log_likelihood(ends, joined=True)
         if gains.min() >= NATS_A_KNOT and len(ends) - 2 <= most:
             break
         ends = np.delete(ends, gains.argmin() + 1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kappaflow.conditioning.points import Layer, checked_flow, checked_points, layers_of, measuring
-from kappaflow.conditioning.profile import profile_at
+from kappaflow.conditioning.profile import Profile, profile_at
 from kappaflow.conditioning.round_trip import states_of
 from kappaflow.diagnosis.references import references
 from kappaflow.errors import ArgumentError
@@ -169,6 +169,7 @@ def depth_gains(
     train: Data | tuple[Data, Data] = None,
     train_weights: Tensor | None = None,
     mixture: bool = False,
+    profile: Profile | None = None,
 ) -> DepthGains:
     """Measures how many nats each layer of a flow gains, at held-out rows x.
 
@@ -182,6 +183,7 @@ def depth_gains(
         train_weights: Weight of each of these rows.
         mixture: Fit a Gaussian mixture to each cut, whose size the BIC chooses. It sees clusters
             that later layers would need to separate, and takes longer.
+        profile: The conditioning of the flow over depth, if `kappaflow.profile` has measured it.
 
     Returns:
         The gains. They add up to the gain of the whole flow over the Gaussian on standardized
@@ -209,8 +211,8 @@ def depth_gains(
             raise ArgumentError("'flow' should have a layer after its standardization to measure.")
         start, offset = flow.standardization(x)
         passed = Passed(flow, layers, start)
-        fitted = _Fitted(passed.states, context, shares)
-        cuts = _cuts(fitted, others, mixture=mixture)
+        rows = _AtDepths(passed.states, context, shares)
+        cuts = _cuts(rows, others, mixture=mixture)
         own = passed.log_prob(context=context)
         log_prob = torch.cat([cuts.to(own) + passed.volumes, own[None]]) + offset.double()
         few = None if context is None else context[:REMOVED]
@@ -218,14 +220,15 @@ def depth_gains(
             flow, layers_of(flow.core, few), start[:REMOVED], few, shares[:REMOVED]
         )
         seconds = _seconds(layers, passed.states)
-        some = None if context is None else context[:MEASURED]
-        condition = profile_at(flow, x[:MEASURED], some).condition_number.quantile(0.95, dim=1)
+        if profile is None:
+            some = None if context is None else context[:MEASURED]
+            profile = profile_at(flow, x[:MEASURED], some)
     return DepthGains(
         layers=tuple(layer.name for layer in layers),
         log_prob=log_prob.cpu(),
         without=losses.rows,
         idle=tuple(losses.idle),
-        condition_number=condition,
+        condition_number=profile.condition_number.quantile(0.95, dim=1),
         seconds=seconds,
         pairs=losses.pairs(),
         copies=_copies(layers),
@@ -234,7 +237,7 @@ def depth_gains(
     )
 
 
-class _Fitted(NamedTuple):
+class _AtDepths(NamedTuple):
     """The states of rows at each depth, their contexts and their weights."""
 
     states: list[Tensor]
@@ -248,16 +251,16 @@ def _training_rows(
     context: Tensor | None,
     train: Data | tuple[Data, Data],
     weights: Tensor | None,
-) -> _Fitted:
+) -> _AtDepths:
     """Returns checked training rows at each depth."""
-    given = train if isinstance(train, tuple) else (train, None)
-    rows, contexts = tensors_for(flow, *given)
+    pair = train if isinstance(train, tuple) else (train, None)
+    rows, contexts = tensors_for(flow, *pair)
     check_train(x, context, (rows, contexts))
     rows, contexts = checked_points(flow, rows, contexts)
     with measuring(flow):
         start = flow.standardization(rows)[0]
         states = states_of(layers_of(flow.core, contexts), start)[0]
-    return _Fitted(states, contexts, _shares("train_weights", weights, len(rows)))
+    return _AtDepths(states, contexts, _shares("train_weights", weights, len(rows)))
 
 
 def _shares(name: str, weights: Tensor | None, rows: int) -> Tensor:
@@ -290,7 +293,7 @@ def _seconds(layers: Sequence[Layer], states: Sequence[Tensor]) -> Tensor:
     return torch.tensor(times)
 
 
-def _cuts(rows: _Fitted, train: _Fitted | None, *, mixture: bool) -> Tensor:
+def _cuts(rows: _AtDepths, train: _AtDepths | None, *, mixture: bool) -> Tensor:
     """Returns the log-likelihood of rows at each depth by a fitted reference, (L + 1, B)."""
     count, width = len(rows.states[0]), rows.states[0][0].numel()
     if train is None:  # each half is evaluated by what the other one gives
@@ -307,7 +310,7 @@ def _cuts(rows: _Fitted, train: _Fitted | None, *, mixture: bool) -> Tensor:
     cuts = torch.empty(len(rows.states), count, dtype=torch.float64)
     for depth, (source, state) in enumerate(zip(train.states, rows.states, strict=True)):
         for fitted, tested in splits:
-            found = references(
+            densities = references(
                 _numpy(source[fitted]),
                 _numpy(state[tested]),
                 None if train.context is None else _numpy(train.context[fitted]),
@@ -315,12 +318,12 @@ def _cuts(rows: _Fitted, train: _Fitted | None, *, mixture: bool) -> Tensor:
                 train.weights[fitted].numpy(),
                 mixture=mixture,
             )
-            if not found:
+            if not densities:
                 raise ArgumentError(
                     "no Gaussian can be fitted: a column of 'x', or of what a layer makes of it, "
                     "is constant or a linear function of others."
                 )
-            cuts[depth, tested] = -torch.from_numpy(found[-1].nll)
+            cuts[depth, tested] = -torch.from_numpy(densities[-1].nll)
     return cuts
 
 
@@ -389,17 +392,17 @@ class LayerLosses:
         """Returns the pairs of trained layers, with none between them, that undo each other."""
         layers = self.passed.layers
         learned = [i for i, layer in enumerate(layers) if [*layer.bijection.parameters()]]
-        losses, found = (self.rows @ self.shares).tolist(), list[tuple[int, int]]()
+        losses, pairs = (self.rows @ self.shares).tolist(), list[tuple[int, int]]()
         own = self.passed.log_prob(context=self.context)
         for i, j in itertools.pairwise(learned):
-            if found and i in found[-1]:
+            if pairs and i in pairs[-1]:
                 continue
             least = min(losses[i], losses[j])
             if least >= NOTHING:
                 both = own - self.passed.log_prob(i, j, context=self.context)
                 if (both.abs().cpu() @ self.shares).item() < max(NOTHING, UNDONE * least):
-                    found.append((i, j))
-        return tuple(found)
+                    pairs.append((i, j))
+        return tuple(pairs)
 
 
 def layer_losses(
@@ -419,16 +422,16 @@ def layer_losses(
 
 def _copies(layers: Sequence[Layer]) -> tuple[tuple[int, int], ...]:
     """Returns the pairs of layers with the same parameters, each with the first one."""
-    found: list[tuple[int, int]] = []
+    copies: list[tuple[int, int]] = []
     for j, layer in enumerate(layers):
         own = layer.bijection.state_dict()
         for i in range(j):
             other = layers[i].bijection
             learned = type(other) is type(layer.bijection) and [*other.parameters()]
             if learned and _are_equal(other.state_dict(), own):
-                found.append((i, j))
+                copies.append((i, j))
                 break
-    return tuple(found)
+    return tuple(copies)
 
 
 def _are_equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:

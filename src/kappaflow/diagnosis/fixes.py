@@ -85,7 +85,7 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
     """
     if not finite_float("condition_bound", condition_bound) > 1:
         raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")
-    parts = parts_of(flow, whole=(CouplingStack,))
+    parts = parts_of(flow, unsplit=(CouplingStack,))
     first = after_standardization(parts)
     replaced: list[float] = []
 

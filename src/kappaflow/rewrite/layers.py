@@ -40,13 +40,13 @@ ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
 Change = Callable[[list[Bijection], int], list[Bijection]]
 
 
-def opened(bijection: Bijection, *, whole: tuple[type, ...] = ()) -> list[Bijection]:
+def opened(bijection: Bijection, *, unsplit: tuple[type, ...] = ()) -> list[Bijection]:
     """Returns copies of the innermost layers of a bijection in order, in evaluation mode.
 
     A module with a hook is not split, because the hook would no longer be called, nor is one of
-    the types in `whole`.
+    the types in `unsplit`.
     """
-    return list(_walk(copy.deepcopy(bijection).eval(), whole))
+    return list(_walk(copy.deepcopy(bijection).eval(), unsplit))
 
 
 def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
@@ -61,8 +61,8 @@ def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
     return result
 
 
-def parts_of(flow: Flow, *, whole: tuple[type, ...] = ()) -> list[Bijection]:
-    """Returns copies of the layers of a flow; those of the types in `whole` are not split."""
+def parts_of(flow: Flow, *, unsplit: tuple[type, ...] = ()) -> list[Bijection]:
+    """Returns copies of the layers of a flow; those of the types in `unsplit` are not split."""
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     chain = flow.bijection
@@ -71,7 +71,7 @@ def parts_of(flow: Flow, *, whole: tuple[type, ...] = ()) -> list[Bijection]:
             "'flow' should have no hook on its chain: the new flow has a new chain without "
             "the hook. Remove the hook first, and register it again on the new chain."
         )
-    return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, whole=whole)
+    return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, unsplit=unsplit)
 
 
 def is_elementwise(part: Bijection) -> bool:
@@ -110,8 +110,8 @@ def _inner(part: Bijection) -> Bijection:
     return _inner(part.bijection) if isinstance(part, Inverse) else part
 
 
-def _walk(part: Bijection, whole: tuple[type, ...]) -> Iterator[Bijection]:
-    if has_hooks(part) or isinstance(part, whole):
+def _walk(part: Bijection, unsplit: tuple[type, ...]) -> Iterator[Bijection]:
+    if has_hooks(part) or isinstance(part, unsplit):
         yield part
         return
     if isinstance(part, CouplingStack):
@@ -124,11 +124,11 @@ def _walk(part: Bijection, whole: tuple[type, ...]) -> Iterator[Bijection]:
                 "'flow' should not have a chain with a context embedding inside its chain."
             )
         for inner in part:
-            yield from _walk(inner, whole)
+            yield from _walk(inner, unsplit)
     elif isinstance(part, SandwichCoupling):
         yield from part.parts()
     elif isinstance(part, Inverse) and isinstance(part.bijection, OPENED):
-        yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection, whole))))
+        yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection, unsplit))))
     else:
         yield part
 

@@ -197,7 +197,7 @@ def fuse(flow: Flow) -> Flow:
         >>> len(kf.fuse(flow).bijection)
         3
     """
-    parts = parts_of(flow, whole=(CouplingStack,))
+    parts = parts_of(flow, unsplit=(CouplingStack,))
     start = after_standardization(parts)
     change = functools.partial(_fused_run, flow=flow)
     fused = changed_by_run(parts[start:], flow.joint_shape, change)

@@ -2,13 +2,14 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kappaflow.depth import PrunedFlow, prune
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG, load, read_config
+from kappaflow.results import to_plain
 from kappaflow.runs.derived_run import StoredRun, write_derived_run
 from kappaflow.runs.table_data import TableData
 from kappaflow.storage import atomic_directory, write_bytes
@@ -37,7 +38,7 @@ class PrunedRun:
     def to_json(self) -> dict[str, object]:
         """Returns plain values for JSON."""
         pruned = self.pruned
-        return {
+        return to_plain({
             "run": None if self.folder is None else str(self.folder),
             "layers": pruned.kept,
             "removed": list(pruned.removed),
@@ -47,8 +48,8 @@ class PrunedRun:
             "validation_error": pruned.standard_error,
             "time": pruned.time,
             "condition_numbers": list(pruned.condition_numbers),
-            "trials": [asdict(trial) for trial in pruned.trials],
-        }
+            "trials": list(pruned.trials),
+        })
 
 
 def prune_run(

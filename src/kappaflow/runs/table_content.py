@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kappaflow.conditioning import Profile
 from kappaflow.conditioning.points import joined_points
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
@@ -95,7 +96,7 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
             worst_rows=worst_rows(data, nll),
             scores=[separation[1]] if separation else [],
             latent=latent_of(flow, pictured),
-            gains=_gains(flow, test, batch_of(data.train, flow)),
+            gains=_gains(flow, test, batch_of(data.train, flow), diagnosis.profile),
             given=_given(flow, data.test, test),
             **_compared(diagnosis.goodness),
         ),
@@ -113,7 +114,7 @@ def _compared(goodness: Goodness | None) -> dict[str, Any]:
     return {"two_sample": result, "corner": result.corner, "calibration": goodness.calibration}
 
 
-def _gains(flow: Flow, test: Batch, train: Batch) -> GainFigures | None:
+def _gains(flow: Flow, test: Batch, train: Batch, profile: Profile | None) -> GainFigures | None:
     """Returns what each layer gains, at the first rows.
 
     None if no Gaussian can be fitted, or if there are so many columns that it would take long.
@@ -129,6 +130,7 @@ def _gains(flow: Flow, test: Batch, train: Batch) -> GainFigures | None:
             weights=rows.weights,
             train=(fitted.x, fitted.context),
             train_weights=fitted.weights,
+            profile=profile,
         )
     except ArgumentError:
         return None

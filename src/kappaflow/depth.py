@@ -159,7 +159,7 @@ def prune(
 
 
 def _parts(flow: Flow) -> list[Bijection]:
-    return parts_of(flow, whole=(Whiten,))
+    return parts_of(flow, unsplit=(Whiten,))
 
 
 def removable(parts: Sequence[Bijection]) -> list[int]:
