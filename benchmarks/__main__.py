@@ -78,6 +78,10 @@ COMMANDS = {
         "columns:columns",
         "Measure the curves of single columns against the densities of the columns.",
     ),
+    "depth-on-real-data": (
+        "depth_on_real_data:depth_on_real_data",
+        "Train flows of 2 to 32 couplings on real tables, for each way of mixing the columns.",
+    ),
     "pruning": (
         "pruning:pruning",
         "Prune flows of real tables, and measure the loss on test rows, time and conditioning.",

@@ -48,6 +48,9 @@ class Summary:
         facts = "; ".join(f"{name}: {value}" for name, value in self._facts())
         return f"{type(self).__name__}({facts})"
 
+    def __str__(self) -> str:
+        return repr(self)
+
     def _repr_html_(self) -> str:
         """Returns the summary as a table for a notebook; all text is escaped."""
         rows = "".join(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.bijections import AffineCoupling
 from kappaflow.flows.recipe import from_options
 from kappaflow.testing.contract import jittered
 
@@ -52,6 +53,20 @@ def test_classes_have_their_own_densities():
     x, first, other = torch.randn(2, 1, 4, 4).double(), *torch.eye(3).double()[:2]
     assert not torch.allclose(flow.log_prob(x, first), flow.log_prob(x, other))
     assert flow.sample(5, torch.eye(3).double()).shape == (5, 3, 1, 4, 4)
+
+
+@pytest.mark.parametrize("partition", ["half", "alternating", "random-half"])
+def test_without_convolutions_two_steps_change_every_channel(partition):
+    """The halves of a pair of steps are each other's rest, and other pairs have other halves."""
+    flow = kf.glow((2, 4, 4), levels=1, steps=4, hidden=2, couplings={"partition": partition})
+    kept = [part.partition.kept for part in flow.modules() if isinstance(part, AffineCoupling)]
+    assert len(kept) == 4
+    for first, second in (kept[:2], kept[2:]):
+        assert sorted(first + second) == list(range(8))
+    assert (kept[0] == kept[2]) == (partition != "random-half")
+    x = torch.randn(3, 2, 4, 4)
+    z = flow.bijection(x)[0]
+    assert torch.allclose(flow.bijection.inverse(z)[0], x, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -112,6 +127,12 @@ def test_padding_alone_needs_no_whole_numbers():
             lambda: kf.glow((1, 4, 4), levels=1, couplings={"coupling": "spline"}),
             "'coupling' should be one of",
         ),
+        (
+            lambda: kf.glow((1, 8, 8), couplings={"partition": "half", "mixing": "qr"}),
+            "'mixing' and 'condition_bound' should be left out",
+        ),
+        (lambda: kf.glow((1, 8, 8), couplings={"partition": "third"}), "'partition' should be"),
+        (lambda: kf.glow((1, 8, 8), couplings={"condition_bound": 9.0}), "'condition_bound'"),
         (
             lambda: kf.glow((1, 4, 4), levels=1, pixels={"dequantize": "no"}),
             "'dequantize' should be one of",

@@ -1,6 +1,5 @@
 """`kappaflow depth`: the depth that a table needs."""
 
-import importlib
 import json
 
 import numpy as np
@@ -11,8 +10,8 @@ import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.errors import ArgumentError
 from kappaflow.report.depth import DepthCurve, DepthPoint, Rewritten, depth_chart
+from kappaflow.runs.depth_theory import linear_part
 
-module = importlib.import_module("kappaflow.runs.depth_curve")
 QUICK = {"hidden": (16,), "progress": False}
 
 
@@ -41,6 +40,36 @@ def test_gains_are_differences_of_the_likelihood_on_held_out_rows(curve):
         assert all(0 < p.gain_error < p.standard_error for p in points[1:])
         assert all(point.condition_number > 1 for point in points)
     assert curve.rewritten.couplings > curve.rewritten.depth
+
+
+def test_two_groups_of_rows_need_a_steep_flow():
+    """The layers whose constants multiply to the bound are counted, and a sentence says so."""
+    x = torch.randn(4_000, 2, generator=torch.Generator().manual_seed(0)) * 0.2
+    x[::2, 0] += 2
+    curve = kf.depth_curve(x, partitions=["half"], max_depth=2, max_epochs=3, **QUICK)
+    modes = curve.modes
+    assert modes.shares == pytest.approx((0.5, 0.5), abs=0.05)
+    assert modes.lipschitz > 5 and modes.layer_lipschitz <= modes.flow_lipschitz + 1e-9
+    assert "Two groups of rows" in curve.describe()[-1]
+    least = modes.model_copy(update={"layers": None})
+    assert "or is steeper elsewhere" in of_points(point(2, 5.0), modes=least).describe()[-1]
+
+
+def test_images_have_a_curve_of_the_steps_of_a_glow(tmp_path, capsys):
+    """In bits per dimension, with the channels mixed by nothing, at random or by convolutions."""
+    command = [
+        "depth", "digits", "--out", str(tmp_path / "out"), "--hidden", "2", "--max-depth", "2",
+        "--max-epochs", "1",
+    ]  # fmt: skip
+    assert main([*command, "--quiet", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [p["partition"] for p in report["points"]] == ["half", "random", "mixing"]
+    assert all(2 < p["bits_per_dimension"] < 6 for p in report["points"])
+    assert report["nats"] == pytest.approx(0.01 * 64 * np.log(2))
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "a learned 1x1 convolution" in page and "2 steps in each level" in page
+    flows = [repr(kf.load(tmp_path / "out" / f"{name}-2")) for name in ("half", "mixing")]
+    assert ["Conv1x1" in flow for flow in flows] == [False, True]
 
 
 def test_a_run_is_not_a_folder_of_a_curve(tmp_path):
@@ -126,6 +155,9 @@ def test_the_command_resumes_and_writes_a_page(tmp_path, capsys):
         ({"epochs": 3}, "epochs"),
         ({"processes": 0}, "'processes' should be"),
         ({"out": __file__}, "'out' should be a folder"),
+        ({"data": "digits", "model": "spline"}, "'model' should be"),
+        ({"data": "digits", "hidden": (8, 8)}, "'hidden' should be one number"),
+        ({"data": kf.load_images("digits")}, "'data' should be the path or the name"),
     ],
     ids=[
         "one column",
@@ -137,6 +169,9 @@ def test_the_command_resumes_and_writes_a_page(tmp_path, capsys):
         "setting",
         "processes",
         "file",
+        "model of images",
+        "widths of images",
+        "images in memory",
     ],  # fmt: skip
 )
 def test_what_has_no_depth_curve_is_refused(arguments, message):
@@ -149,7 +184,7 @@ def test_what_has_no_depth_curve_is_refused(arguments, message):
 def test_the_correlations_are_a_linear_map_with_a_lower_bound(features):
     """Its condition number is that of the root of the correlation matrix, and the bound holds."""
     x = torch.randn(500, features, generator=torch.Generator().manual_seed(0)).cumsum(1)
-    linear = module._linear_part(kf.load_table(100 * x))
+    linear = linear_part(kf.load_table(100 * x))
     correlation = np.corrcoef(x.double().numpy().T)
     assert linear.condition_number == pytest.approx(np.linalg.cond(correlation) ** 0.5)
     assert linear.couplings <= 6
@@ -164,4 +199,4 @@ def test_the_correlations_are_a_linear_map_with_a_lower_bound(features):
 def test_columns_without_an_inverse_of_their_correlations_have_no_linear_part():
     """Such as a constant column, or one that is a multiple of another."""
     x = torch.randn(50, 1)
-    assert module._linear_part(kf.load_table(torch.cat([x, 2 * x], 1))) is None
+    assert linear_part(kf.load_table(torch.cat([x, 2 * x], 1))) is None

@@ -9,6 +9,7 @@ from kappaflow.options import (
     Memory,
     Mixing,
     OptionGroup,
+    PartitionName,
 )
 
 
@@ -35,11 +36,13 @@ class GlowOptions(ImageOptions):
         coupling: Kind of the couplings: affine or additive.
         mixing: Form of the 1x1 convolutions: lu, plain, qr, svd or orthogonal; see
             `InvertibleConv1x1`.
+        partition: Instead of convolutions: which channels each coupling keeps, as for `real_nvp`.
         condition_bound: With mixing svd: the largest condition number of each convolution.
     """
 
     coupling: CouplingKind = "affine"
     mixing: Mixing = "lu"
+    partition: PartitionName | None = None
     condition_bound: float | None = None
 
 

@@ -16,6 +16,7 @@ from kappaflow.bijections import (
     Squeeze,
     Standardize,
 )
+from kappaflow.bijections.conv1x1 import check_form
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.augmentation import Augmentation
 from kappaflow.flows.base import StandardNormal
@@ -29,6 +30,7 @@ from kappaflow.options import (
     CouplingKind,
     Dequantization,
     Memory,
+    PartitionName,
 )
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 
@@ -129,8 +131,8 @@ def glow(
         context_features: Width of the context, such as the number of classes; 0 for none.
         padding: Number of Gaussian channels to add to those of the image, or any `Padding`; None
             for none. log_prob is then a bound, and samples do not contain the padding.
-        couplings: `coupling`, `mixing`, `condition_bound`, `scale_bound` and `memory`: see
-            `GlowOptions`. A dict will do.
+        couplings: `coupling`, `mixing`, `partition`, `condition_bound`, `scale_bound`, `memory`:
+            see `GlowOptions`. A dict will do.
         pixels: `dequantize`, `values` and `logit`: see `PixelOptions`. A dict will do.
 
     Raises:
@@ -151,11 +153,17 @@ def glow(
     form = as_group(GlowOptions, "couplings", couplings)
     one_of("coupling", form.coupling, get_args(CouplingKind))
     one_of("memory", form.memory, get_args(Memory))
+    check_form("mixing", form.mixing, form.condition_bound)
+    one_of("partition", form.partition, (None, *get_args(PartitionName)))
+    if form.partition is not None and (form.mixing, form.condition_bound) != ("lu", None):
+        raise ArgumentError(
+            "'mixing' and 'condition_bound' should be left out with a partition, which takes the "
+            "place of convolutions."
+        )
     count = levels * positive_int("steps", steps)
     bound = positive_float("scale_bound", form.scale_bound) / count
 
-    def couple(channels: int, kind: CouplingKind, bound: float) -> Bijection:
-        partition = Partition.half(channels)
+    def couple(partition: Partition, kind: CouplingKind, bound: float) -> Bijection:
         outputs = (2 if kind == "affine" else 1) * len(partition.changed)
         network = ConvNet(
             len(partition.kept),
@@ -175,13 +183,19 @@ def glow(
     for level in range(levels):
         channels *= 4
         layers: list[Bijection] = [Squeeze()]
-        for _ in range(steps):
+        half = Partition.half(channels)
+        for step in range(steps):
+            layers.append(ActNorm(channels))
+            if form.partition is not None:
+                partition = _in_turn(form.partition, channels, level * steps + step)
+                layers.append(couple(partition, form.coupling, bound))
+                continue
             mix = InvertibleConv1x1(
                 channels, form=form.mixing, condition_bound=form.condition_bound
             )
-            layers += [ActNorm(channels), mix, couple(channels, form.coupling, bound)]
+            layers += [mix, couple(half, form.coupling, bound)]
         if level < levels - 1:
-            layers.append(couple(channels, "affine", PRIOR_BOUND))
+            layers.append(couple(half, "affine", PRIOR_BOUND))
         # Only the networks recompute, which costs less than recomputing whole layers.
         scales.append(ImageChain(layers, memory="invert" if form.memory == "invert" else None))
         channels //= 2
@@ -192,6 +206,17 @@ def glow(
         padding=padding,
         context_features=context_features,
     )
+
+
+def _in_turn(name: PartitionName, channels: int, step: int) -> Partition:
+    """Returns the partition of a step without a convolution."""
+    if name == "random":
+        return Partition.random_half(channels, seed=step)
+    if name == "random-half":
+        first = Partition.random_half(channels, seed=step // 2)
+    else:
+        first = Partition.half(channels) if name == "half" else Partition.alternating(channels)
+    return first.swapped() if step % 2 else first
 
 
 IN_A_ROW = 3  # consecutive couplings with one kind of partition

@@ -1,7 +1,6 @@
 """`DepthCurve`: likelihood and conditioning of a table against depth, as text, chart and page."""
 
 import json
-from collections.abc import Sequence
 from itertools import pairwise
 
 from kappaflow.report.charts import (
@@ -31,26 +30,33 @@ from kappaflow.results import Part, to_plain
 from kappaflow.summary import Facts, PlottedSummary
 
 TONES = {"half": DATA, "random": SAMPLES, "mixing": SQUEEZE}
-ABOUT = {
+OF_TABLE = {
     "half": "couplings that keep one half of the columns and change the other, in turn",
     "random": "a fixed random order of the columns before each coupling",
     "mixing": "a learned linear map before each coupling, as Glow's 1x1 convolution; all "
     "couplings keep the same half",
 }
+OF_IMAGES = {
+    "half": "couplings that keep one half of the channels and change the other, in turn",
+    "random": "a random half of the channels, and then the rest, in each pair of steps",
+    "mixing": "a learned 1x1 convolution before each coupling, as in Glow; all couplings keep the "
+    "same half of the channels",
+}
 TERMS = ("Flow", "NLL, nat", "Held out", "Standardized", "Condition number")
 
 
 class DepthPoint(Part):
-    """A flow of one depth, on held-out rows.
+    """A flow of one depth, on held-out rows or images.
 
     Attributes:
         partition: "half", "random" or "mixing".
-        depth: Number of couplings.
+        depth: Number of couplings; for images that of the steps of each level.
         nll: Mean negative log-likelihood in nats per row, on standardized columns.
         gain: Mean difference to the flow of half the depth, row by row; None for the first.
         condition_number: 95 % quantile, from the standardized columns on.
         score_s: Processor time to score a million rows, in seconds.
         time_s: Time of the training in seconds.
+        bits_per_dimension: The NLL of images of whole numbers, not standardized; None for others.
     """
 
     partition: str
@@ -63,6 +69,7 @@ class DepthPoint(Part):
     score_s: float
     time_s: float
     epochs: int
+    bits_per_dimension: float | None = None
 
 
 class Rewritten(Part):
@@ -96,8 +103,34 @@ class LinearPart(Part):
     lower_bound: float | None = None
 
 
+class Modes(Part):
+    """Two groups of rows, and the Lipschitz constant of a flow that leaves as little between.
+
+    Constants of layers and of the flow, latent to data, are the largest at measured points, and at
+    most the true ones.
+
+    Attributes:
+        distance: Distance of the two regions, in standardized units.
+        shares: Shares of the held-out rows in each.
+        between: Upper bound for the share of rows between them, with 95 % confidence.
+        lipschitz: The least Lipschitz constant of the flow.
+        layer_lipschitz: The largest constant of a layer of the recommended flow.
+        flow_lipschitz: That of the whole flow.
+        layers: The fewest of its layers whose constants multiply to `lipschitz`; None if all do
+            not.
+    """
+
+    distance: float
+    shares: tuple[float, float]
+    between: float
+    lipschitz: float
+    layer_lipschitz: float
+    flow_lipschitz: float
+    layers: int | None
+
+
 class DepthCurve(PlottedSummary, Part):
-    """Likelihood and conditioning of flows of a table against depth.
+    """Likelihood and conditioning of flows of a table, or of images, against depth.
 
     Attributes:
         data: The name of the data.
@@ -107,6 +140,8 @@ class DepthCurve(PlottedSummary, Part):
         rows: Number of held-out rows.
         rewritten: What the learned linear maps are as couplings; None if it was not computed.
         linear: What theory says of the correlations; None if they have no inverse.
+        modes: What theory says of two groups of rows; None if there are no two.
+        images: Whether the data is images.
     """
 
     data: str
@@ -116,6 +151,8 @@ class DepthCurve(PlottedSummary, Part):
     points: list[DepthPoint]
     rewritten: Rewritten | None = None
     linear: LinearPart | None = None
+    modes: Modes | None = None
+    images: bool = False
     notes: list[str] = []
 
     @property
@@ -165,9 +202,10 @@ class DepthCurve(PlottedSummary, Part):
         """Returns the results as text, a sentence or two for each partition."""
         best = self.best
         texts = [
-            f"Recommended: {count(best.depth, 'coupling')}, partition {best.partition}, with "
-            f"{with_error(best.nll, best.standard_error)} nats per row on {self.rows:,} held-out "
-            f"rows and a 95 % condition number of {significant(best.condition_number)}."
+            f"Recommended: {self.depth_of(best)}, partition {best.partition}, with "
+            f"{with_error(best.nll, best.standard_error)} nats per {self._example} on "
+            f"{self.rows:,} held-out {self._example}s and a 95 % condition number of "
+            f"{significant(best.condition_number)}."
         ]
         texts += [self._sentence(partition) for partition in self.partitions]
         if self.rewritten is not None:
@@ -177,11 +215,22 @@ class DepthCurve(PlottedSummary, Part):
                 "of their layers has a condition number of "
                 f"{significant(self.rewritten.layer_condition_number)}."
             )
-        return texts + ([] if self.linear is None else [_of_theory(self.linear)])
+        texts += [] if self.linear is None else [_of_theory(self.linear)]
+        return texts + ([] if self.modes is None else [_of_modes(self.modes)])
+
+    @property
+    def _example(self) -> str:
+        return "image" if self.images else "row"
+
+    def depth_of(self, point: DepthPoint) -> str:
+        """Returns the depth of a flow with its unit."""
+        if self.images:
+            return f"{count(point.depth, 'step')} in each level"
+        return count(point.depth, "coupling")
 
     def _sentence(self, partition: str) -> str:
         point, flows = self.recommended(partition), self.of(partition)
-        start = f"Partition {partition}: {count(point.depth, 'coupling')}"
+        start = f"Partition {partition}: {self.depth_of(point)}"
         deeper = next((p for p in flows if p.depth > point.depth), None)
         if deeper is None or deeper.gain is None:
             gain = "" if point.gain is None else f", which still gain {point.gain:.3f} nats"
@@ -198,14 +247,17 @@ class DepthCurve(PlottedSummary, Part):
         """Returns the rows of a table, as text, with the header first."""
         best = self.best
         head = [
-            "partition", "couplings", "held-out NLL", "gain", "condition 95 %", "s per million",
-            "training", "recommended",
+            "partition", "steps" if self.images else "couplings", "held-out NLL", "gain",
+            "condition 95 %", "s per million", "training", "recommended",
         ]  # fmt: skip
+        bits = self.points[0].bits_per_dimension is not None
+        head[3:3] = ["bits per dimension"] if bits else []
         return [head] + [
             [
                 point.partition,
                 str(point.depth),
                 with_error(point.nll, point.standard_error),
+                *([f"{point.bits_per_dimension:.3f}"] if bits else []),
                 "" if point.gain is None else with_error(point.gain, point.gain_error),
                 significant(point.condition_number),
                 significant(point.score_s),
@@ -218,8 +270,12 @@ class DepthCurve(PlottedSummary, Part):
     def _facts(self) -> Facts:
         best = self.best
         return [
-            ("recommended", f"{count(best.depth, 'coupling')}, partition {best.partition}"),
-            ("NLL", f"{with_error(best.nll, best.standard_error)} nats on {self.rows:,} rows"),
+            ("recommended", f"{self.depth_of(best)}, partition {best.partition}"),
+            (
+                "NLL",
+                f"{with_error(best.nll, best.standard_error)} nats on {self.rows:,} "
+                f"{self._example}s",
+            ),
             ("95 % condition number", significant(best.condition_number)),
             ("tried", f"{', '.join(self.partitions)}, up to {max(p.depth for p in self.points)}"),
         ]
@@ -235,6 +291,23 @@ def _of_theory(linear: LinearPart) -> str:
         return f"{text}. There is no lower bound for an odd number of columns."
     least = significant(linear.lower_bound)
     return f"{text}. As many with one scale each cannot all be below {least}, whatever they are."
+
+
+def _of_modes(modes: Modes) -> str:
+    low, high = (f"{share:.0%}" for share in modes.shares)
+    text = (
+        f"Two groups of rows, {low} and {high}, are {significant(modes.distance)} apart, with at "
+        f"most {modes.between:.1%} of the rows between. A flow that has no more there needs "
+        f"a Lipschitz constant of {significant(modes.lipschitz)}, latent to data"
+    )
+    measured = (
+        f"measured, a layer of the recommended flow has at most "
+        f"{significant(modes.layer_lipschitz)} and the whole flow "
+        f"{significant(modes.flow_lipschitz)}"
+    )
+    if modes.layers is None:
+        return f"{text}; {measured}, so it has more between them, or is steeper elsewhere."
+    return f"{text}: at least {modes.layers} of its layers ({measured})."
 
 
 def pays(deeper: DepthPoint, nats: float) -> bool:
@@ -258,7 +331,7 @@ def depth_chart(curve: DepthCurve) -> Chart:
     best = curve.best
     mark = {"kind": "points", "mark": "open diamond"}
     likelihood.append(line("recommended", [best.depth], [best.nll], MUTED, **mark))
-    x = {"x": "number of couplings", "x_log": True}
+    x = {"x": "steps in each level" if curve.images else "number of couplings", "x_log": True}
     return Chart(
         name="depth",
         title="Likelihood and conditioning against depth",
@@ -279,7 +352,7 @@ def render_depth_curve(curve: DepthCurve) -> str:
         Section("found", "How deep", [Text(text) for text in curve.describe()]),
         Section("chart", "Against depth", [Charts([depth_chart(curve)], wide=True)]),
         Section("table", "In numbers", [TextTable(head, rows)]),
-        Section("partitions", "Partitions", [_partitions(curve.partitions)]),
+        Section("partitions", "Partitions", [_partitions(curve)]),
         glossary_section(TERMS),
         Section("settings", "Settings", [FactTable(curve.model), Items(curve.notes)]),
     ]
@@ -288,7 +361,13 @@ def render_depth_curve(curve: DepthCurve) -> str:
             command="kappaflow depth",
             title=f"How deep a flow of {curve.data} has to be",
             sections=sections,
-            intro=[Text(INTRO)],
+            intro=[
+                Text(
+                    INTRO.format(layers="steps a level", examples="images")
+                    if curve.images
+                    else INTRO.format(layers="couplings", examples="rows")
+                )
+            ],
             without_script="The tables do not.",
             files="report.json, next to this page, has all of its numbers.",
         )
@@ -296,10 +375,11 @@ def render_depth_curve(curve: DepthCurve) -> str:
 
 
 INTRO = (
-    "For each partition flows of 2, 4, 8, ... couplings are trained from the start, each with as "
-    "many epochs, until twice the depth gains too little on rows that no training used."
+    "For each partition flows of 2, 4, 8, ... {layers} are trained from the start, each with as "
+    "many epochs, until twice the depth gains too little on {examples} that no training used."
 )
 
 
-def _partitions(names: Sequence[str]) -> FactTable:
-    return FactTable([(name, ABOUT.get(name, "")) for name in names])
+def _partitions(curve: DepthCurve) -> FactTable:
+    about = OF_IMAGES if curve.images else OF_TABLE
+    return FactTable([(name, about.get(name, "")) for name in curve.partitions])
