@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.ablation import ablation_values
 from benchmarks.converting_page import converting_values
+from benchmarks.depth_page import depth_chart, depth_values
 from benchmarks.doctor import doctor_table
 from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
@@ -218,16 +219,22 @@ def one_part(part: str, values: Callable[[dict[str, Any]], dict[str, Any]]) -> S
     return Section(name, (part,), lambda results: {name: values(results[part])})
 
 
-CHARTS = {"growth": growth_chart, "posteriors": posteriors_chart}
+CHARTS = {
+    "depth-development": depth_chart,
+    "growth": growth_chart,
+    "posteriors": posteriors_chart,
+}
 TABLES = ("tables-judged-60", "tables-judged-240")
 KNOWN = ("known-known-60", "known-known-240", "known-judged-60", "known-judged-240")
+DEPTH = ("depth-development", "depth-judged", "pruning")
 COUPLINGS = ("speed", "growth", "reaching", "memory", "numerics", "gradients", "spectra")
 DENSITIES = """# Benchmarks
 
 Densities of real tables. Other pages compare [densities of tables whose density is
 known](benchmarks-known.md), [couplings](benchmarks-couplings.md) and [flows of
-images](benchmarks-images.md) with other libraries, and show [how exact and fast measurements
-are](benchmarks-measuring.md). `python -m benchmarks write-page` writes them from
+images](benchmarks-images.md) with other libraries, and show [how deep flows of real data have to
+be](benchmarks-depth.md) and [how exact and fast measurements are](benchmarks-measuring.md).
+`python -m benchmarks write-page` writes them from
 `benchmarks/results/`.
 """
 
@@ -237,6 +244,10 @@ PAGES: dict[str, tuple[str, tuple[Section, ...]]] = {
     "benchmarks-known.md": (
         "# Densities of tables whose density is known\n",
         (Section("known", KNOWN, known_values),),
+    ),
+    "benchmarks-depth.md": (
+        "# Depth on real data\n",
+        (Section("depth", DEPTH, depth_values),),
     ),
     "verdict.md": ("# How the verdict decides\n", (one_part("verdict", verdict_values),)),
     "benchmarks-couplings.md": (

@@ -61,7 +61,7 @@ def pruning(
                 console.print(f"{table}, {model}: {DEPTH} -> {line['kept']} couplings, {cost}")
     lines, machines = read_lines(file)
     latest = [*{key_of(line, KEY): line for line in lines}.values()]
-    share = median(1 - line["kept"] / DEPTH for line in latest)
+    share = median(1 - line["kept"] / line["depth"] for line in latest)
     worst = max(line["loss"] for line in latest)
     console.print(f"{share:.0%} fewer couplings in the median; the largest loss is {worst:.3f}")
     write_results(file.with_suffix(".json"), {"machine": machines[-1], "lines": latest})
@@ -87,6 +87,7 @@ def measured(table: str, model: str, seconds: float, seed: int) -> Line:
         "table": table,
         "model": model,
         "seed": seed,
+        "depth": DEPTH,
         "kept": pruned.kept,
         "loss": losses.mean().item(),
         "error": losses.std().item() / len(losses) ** 0.5,

@@ -13,6 +13,11 @@ def known_page() -> str:
     return page_text("benchmarks-known.md")
 
 
+def depth_page() -> str:
+    """Returns the page on depth on real data as Markdown."""
+    return page_text("benchmarks-depth.md")
+
+
 def couplings_page() -> str:
     """Returns the page on time, memory and numerics of couplings as Markdown."""
     return page_text("benchmarks-couplings.md")

@@ -208,3 +208,25 @@ def test_known_densities_run_to_their_page(benchmark, tmp_path, monkeypatch):
     assert "| wide and moving, 2,000 rows | " in (tmp_path / "benchmarks-known.md").read_text(
         "utf-8"
     )
+
+
+@pytest.mark.slow
+def test_depth_on_real_data_runs_to_its_page(benchmark, tmp_path, monkeypatch):
+    """A table and images; the judged grid has two numbers of steps; and pruning."""
+    x = np.random.default_rng(0).normal(size=(400, 3))
+    parts = benchmark("tables_suite.data").Parts(x[:240], x[240:320], x[320:], ("a", "b", "c"))
+    monkeypatch.setattr(benchmark("tables_suite.data"), "load", lambda name: parts)
+    measure = benchmark("depth_on_real_data").depth_on_real_data
+    monkeypatch.setattr(benchmark("depth_on_real_data"), "DEPTHS", (2, 4, 8))
+    measure(only=["forbes", "digits"], steps=4, results=tmp_path)
+    for steps in (4, 8):
+        judged = {"part": "judged", "models": ["spline"], "partitions": ["random"]}
+        measure(**judged, steps=steps, only=["nox"], results=tmp_path)
+    benchmark("pruning").pruning(seconds=1, only=["forbes"], results=tmp_path)
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
+    page = text_of(tmp_path, "depth")
+    assert "| forbes | spline | " in page and "| mixing | 4 | " in page
+    assert "on 1 of 1 tables" in page and "| forbes | real_nvp | 16 -> " in page
+    lines = (tmp_path / "depth-development.jsonl").read_text().splitlines()
+    measure(only=["forbes"], steps=4, results=tmp_path)
+    assert (tmp_path / "depth-development.jsonl").read_text().splitlines()[:-1] == lines

@@ -21,6 +21,7 @@ GENERATED = {
     "api.md": ("api_page", "api_page"),
     "rules.md": ("rules_page", "rules_page"),
     "doctor-truth-table.md": ("doctor_truth", "truth_page"),
+    "benchmarks-depth.md": ("benchmark_pages", "depth_page"),
     "benchmarks-known.md": ("benchmark_pages", "known_page"),
     "benchmarks-couplings.md": ("benchmark_pages", "couplings_page"),
     "benchmarks-images.md": ("benchmark_pages", "images_page"),
