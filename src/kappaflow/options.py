@@ -351,6 +351,8 @@ class TableOptions:
         exclude: Columns to leave out, such as a target.
         context: Columns that the density is conditioned on.
         where: Conditions that the rows to train on have to meet, such as class=g.
+        weights: Column with the weight of each row, 0 or more, such as a number of events. It is
+            not modeled; likelihood, metrics and charts count rows by it.
         repair: Fix data that has no density: drop the rows or columns concerned, jitter the
             columns, or dequantize rounded columns. dequantize adds uniform noise exactly as wide
             as one step of the values, also to rows to score: the likelihood is then a bound, and
@@ -378,6 +380,7 @@ class TableOptions:
     context: list[str] = field(default_factory=list)
     where: list[str] = field(default_factory=list)
     against: str | None = None
+    weights: str | None = None
     repair: Repair | None = None
     jitter: list[str] | None = None
     bounds: list[str] | None = None

@@ -199,7 +199,9 @@ LoadTable = options_class(
     [flags(TableOptions, {**dict.fromkeys(READ, COMMON), "decimal": DATA, "missing": DATA})],
 )
 ReadTable = options_class(
-    "ReadTable", [flags(TableOptions, {"repair": COMMON, "bounds": COMMON})], LoadTable
+    "ReadTable",
+    [flags(TableOptions, {"repair": COMMON, "bounds": COMMON, "weights": DATA})],
+    LoadTable,
 )
 FIT = ("against", "duplicates", "jitter", "on_disk")
 FitTable = options_class("FitTable", [flags(TableOptions, dict.fromkeys(FIT, DATA))], ReadTable)

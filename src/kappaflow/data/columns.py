@@ -253,8 +253,8 @@ def _weight_question(modeled: list[Column]) -> tuple[str, ...]:
     names = [column.name for column in named if not (column.numbers() < 0).any()]
     return tuple(
         f"column '{name}' is named like a weight of rows, and is modeled like the others: if it "
-        f"is one, leave it out ({option('exclude', [name])}) and pass its values to "
-        "kappaflow.fit_auto or kappaflow.fit as weights=, to an estimator as sample_weight="
+        f"is one, say so ({option('weights', name)}); estimators take its values as "
+        "sample_weight="
         for name in names
     )
 

@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,8 +104,8 @@ def read_table(
 ) -> Table:
     """Returns the table of a source, with the weights of its rows.
 
-    `weights` has a number for each row of the source. `names` replace the names of all columns of
-    the source.
+    `weights` has a number for each row of the source, or is the name of its column. `names`
+    replace the names of all columns of the source.
     """
     check_same_order(source, weights, "weights")
     raw = read_source(source, reading)
@@ -115,6 +116,9 @@ def table_of(raw: RawTable, reading: Reading, weights: object = None) -> Table:
     """Returns the table of a source whose columns have been read, as `read_table` does."""
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
+    if isinstance(weights, str):
+        reading = replace(reading, exclude=(*reading.exclude, weights))
+        weights = find_column(raw, weights, "weights").numbers()
     conditions = [parse_condition(text, raw) for text in reading.where]
     choice = choose_columns(raw, reading, conditions)
     keep = _kept_rows(raw, conditions)

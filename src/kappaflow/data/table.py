@@ -283,6 +283,12 @@ def weighted(table: Table, weights: object | None, keep: BoolArray | None = None
             f"'weights' should have shape ({rows},), one for each row, got {numbers.shape}."
         )
     numbers = numbers if keep is None else numbers[keep]
-    if not np.isfinite(numbers).all() or (numbers < 0).any() or not numbers.any():
+    if not np.isfinite(numbers).all() or not numbers.any():
         raise ArgumentError("'weights' should be finite, 0 or more, and not all of them zero.")
+    if (numbers < 0).any():
+        raise ArgumentError(
+            f"'weights' should be 0 or more, {(numbers < 0).sum():,} of {len(numbers):,} are "
+            "negative: a likelihood could grow without bound. Resample the rows so that negative "
+            "weights cancel (as for events of generators beyond leading order), or leave them out."
+        )
     return replace(table, weights=numbers).select(numbers > 0)

@@ -70,8 +70,9 @@ class TableConfig(TableOptions, DataConfig):
 
     def reading(self) -> Reading:
         """Returns which rows and columns are read, and how."""
+        exclude = self.exclude if self.weights is None else [*self.exclude, self.weights]
         return Reading.of(
-            self.columns, self.exclude, self.context, self.where, self.decimal, self.missing
+            self.columns, exclude, self.context, self.where, self.decimal, self.missing
         )
 
     def load(self) -> "TableData":
@@ -206,6 +207,10 @@ class TableData(RunData):
         ]
         if config.where:
             facts.insert(1, ("rows where", ", ".join(config.where)))
+        if train.weights is not None and config.weights is not None:
+            effective = train.weights.sum() ** 2 / (train.weights**2).sum()
+            worth = f"the training rows count like {effective:,.0f} equal ones"
+            facts.append(("weights", f"{config.weights}: {worth}"))
         if self.domains:
             named = (f"{name} {domain.description}" for name, domain in self.domains.items())
             facts.append(("domains", "; ".join(named)))
@@ -218,7 +223,7 @@ def _in_memory(config: TableConfig) -> TableData:
     """Returns rows in memory: loaded, examined, repaired and split."""
     if config.against is not None and config.data == "-":
         raise ArgumentError("'against' needs data that can be read twice, not standard input.")
-    loaded = read_table(config.data, config.reading())
+    loaded = read_table(config.data, config.reading(), config.weights)
     fingerprint = loaded.fingerprint()
     against, notes = _against(config, loaded)
     if against is not None:
@@ -286,6 +291,7 @@ def _split_request(config: TableConfig) -> SplitRequest:
     """Returns how to split a table on disk; an error for options that need it in memory."""
     copies, repair = config.duplicates != "keep", config.repair not in {None, "keep"}
     needs = {"where": config.where, "against": config.against, "repair": repair}
+    needs |= {"weights": config.weights}
     for name, value in (needs | {"jitter": config.jitter, "duplicates": copies}).items():
         if value:
             raise ArgumentError(

@@ -93,8 +93,9 @@ def fit(
             images x, or of pairs (x, context): each item is read once, into memory.
         validation: Data that decides when to stop, in memory, of the same kind. By default a
             tenth of `data`; of a `TableOnDisk` at most 100,000 rows.
-        weights: Weight of each row of `data`, (N,), 0 or more; equal by default. A weight of two
-            is the row given twice. Only ratios count. Tables only.
+        weights: Weight of each row of `data`, (N,), 0 or more, or the name of the column that has
+            them; equal by default. A weight of two is the row given twice. Only ratios count.
+            Tables only.
         out: A run folder to write to and to resume from.
         device: Where to train, "cpu" or "cuda"; where the flow is by default.
         repair: How to repair data that has no density: "drop" or "jitter", see

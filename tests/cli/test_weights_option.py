@@ -1,0 +1,64 @@
+"""`--weights`: a column that counts the rows instead of being modeled."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+import kappaflow as kf
+from kappaflow.cli.app import main
+from kappaflow.errors import ArgumentError
+
+SHORT = {"search_time": 0, "max_epochs": 2, "progress": False, "seed": 3}
+
+
+def frame(rows=300):
+    """Returns rows of two columns with weights between 0 and 3."""
+    rng = np.random.default_rng(0)
+    return pl.DataFrame({
+        "a": rng.normal(size=rows),
+        "w": rng.uniform(0, 3, rows),
+        "b": rng.gamma(3, size=rows),
+    })
+
+
+def test_a_name_is_the_column_of_that_name():
+    """The same training as with its values, bit for bit."""
+    by_name = kf.fit_auto(frame(), weights="w", **SHORT)
+    by_value = kf.fit_auto(frame().drop("w"), weights=frame()["w"].to_numpy(), **SHORT)
+    assert by_name.flow.columns == ("a", "b")
+    assert by_name.history[-1]["validation_nll"] == by_value.history[-1]["validation_nll"]
+    unweighted = kf.fit_auto(frame().drop("w"), **SHORT)
+    assert by_name.history[-1]["validation_nll"] != unweighted.history[-1]["validation_nll"]
+
+
+def test_a_run_counts_rows_by_the_column_and_scores_without_it(tmp_path, capsys):
+    """The report says what the weights are worth; other rows need no weights."""
+    data, run = tmp_path / "a.csv", tmp_path / "run"
+    frame().write_csv(data)
+    command = ["fit", str(data), "--out", str(run), "--weights", "w", "--max-epochs", "2"]
+    assert main([*command, "--search-time", "0", "--quiet"]) == 0
+    facts = dict(json.loads((run / "report.json").read_text())["about"]["data"])
+    weights = frame()["w"].to_numpy()
+    worth = 0.8 * weights.sum() ** 2 / (weights**2).sum()
+    assert float(facts["weights"].split()[-3]) == pytest.approx(worth, rel=0.1)
+    frame().drop("w").write_csv(tmp_path / "b.csv")
+    assert (
+        main(["score", str(run), str(tmp_path / "b.csv"), "--out", str(tmp_path / "s.csv")]) == 0
+    )
+    assert main(["doctor", str(run)]) in (0, 1)
+    assert "w" not in kf.load(run).columns
+
+
+def test_negative_weights_are_refused_with_a_way_out():
+    """Their number is named."""
+    weights = np.where(np.arange(300) < 7, -1.0, 1.0)
+    with pytest.raises(ArgumentError, match="7 of 300 are negative.*Resample"):
+        kf.fit_auto(frame().drop("w"), weights=weights, **SHORT)
+
+
+def test_a_column_that_is_missing_is_named():
+    """With the most similar one."""
+    with pytest.raises(ArgumentError, match="'weights' names column 'W'.*did you mean 'w'"):
+        kf.fit_auto(frame(), weights="W", **SHORT)
