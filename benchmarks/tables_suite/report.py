@@ -1,4 +1,4 @@
-"""What the results on real tables come to: paired differences, ranks, and the four goals."""
+"""What the results on real tables come to: paired differences, ranks, and the three goals."""
 
 import math
 from collections.abc import Iterable
@@ -14,10 +14,8 @@ from benchmarks.tables import markdown
 from benchmarks.tables_suite import data
 
 OURS = "kappaflow"
-MIXTURE = "mixture"
 KEY = ("table", "model", "seed", "seconds")
-BETTER_BY = 0.10  # nats, on average
-NEVER_WORSE_BY = 0.05  # nats, beyond two standard errors
+RANK = 1.5  # of ours among all models, on average, at most
 BETTER_CONDITIONED = 2 / 3  # of the tables
 Scores = dict[tuple[str, str], list[Line]]  # by table and model, one line for each seed
 
@@ -38,7 +36,7 @@ def summary(
 ) -> dict[str, Any] | None:
     """Returns the comparison of all models, None where there are no results.
 
-    Differences are those to the best flow of zuko and to the mixture, or to every other model.
+    Differences are those to the best peer of each table; with `every` also to every other model.
     """
     latest = {key_of(line): line for line in lines if line["seconds"] == seconds}
     if not latest:
@@ -49,20 +47,21 @@ def summary(
     tables = [name for name in _ordered(table for table, _ in scores) if name]
     models = list(dict.fromkeys(model for _, model in scores))
     models.sort(key=lambda model: (model != OURS, model))
-    best = best_configuration(scores, tables, models)
     against = {
         other: [
             {"table": table, **paired(scores, cache, table, OURS, other)}
             for table in tables
             if (table, OURS) in scores and (table, other) in scores
         ]
-        for other in (models if every else (best, MIXTURE))
-        if other != OURS and other in models and OURS in models
+        for other in (models if every else ())
+        if other != OURS and OURS in models
     }
     conditions = {
         f"{table}: {model}": _condition(scores.get((table, model), []))
         for table, model in product(tables, models)
     }
+    ranks = average_ranks(scores, tables, models)
+    closest = best_peers(scores, cache, tables, models)
     return {
         "lines": list(latest.values()),
         "seconds": seconds,
@@ -73,10 +72,10 @@ def summary(
             for table, model in product(tables, models)
         },
         "condition_p95": conditions,
-        "ranks": average_ranks(scores, tables, models),
-        "best": best,
+        "ranks": ranks,
         "against": against,
-        "goals": goals(against, best, conditions, tables) if best in against else {},
+        "best_peers": closest,
+        "goals": goals(closest, ranks, conditions) if closest else {},
     }
 
 
@@ -98,17 +97,22 @@ def _condition(lines: list[Line]) -> float | None:
     return None if not values or None in values else mean(values)
 
 
-def best_configuration(scores: Scores, tables: list[str], models: list[str]) -> str | None:
-    """Returns the one zuko configuration with the lowest mean NLL over all tables.
-
-    Configurations that lack a table, or are not finite on one, are not considered.
-    """
-    means = {}
-    for model in models:
-        values = [_mean_nll(scores.get((table, model), [])) for table in tables]
-        if model.startswith("zuko") and None not in values:
-            means[model] = mean(value for value in values if value is not None)
-    return min(means, key=lambda model: means[model]) if means else None
+def best_peers(
+    scores: Scores, cache: Path, tables: list[str], models: list[str]
+) -> list[dict[str, Any]]:
+    """Returns the likeliest peer of each table, and how much better ours is, row by row."""
+    results = []
+    for table in tables:
+        nll = {model: _mean_nll(scores.get((table, model), [])) for model in models}
+        peers = {
+            model: value for model, value in nll.items() if value is not None and model != OURS
+        }
+        if peers and (table, OURS) in scores:
+            peer = min(peers, key=lambda model: peers[model])
+            chosen = scores[table, OURS][0].get("chosen", "")
+            difference = paired(scores, cache, table, OURS, peer)
+            results.append({"table": table, "peer": peer, "chosen": chosen, **difference})
+    return results
 
 
 def average_ranks(scores: Scores, tables: list[str], models: list[str]) -> dict[str, float]:
@@ -153,59 +157,39 @@ def _mean_log_p(lines: list[Line], cache: Path) -> np.ndarray | None:
 
 
 def goals(
-    against: dict[str, list[dict[str, Any]]],
-    best: str,
-    conditions: dict[str, float | None],
-    tables: list[str],
+    closest: list[dict[str, Any]], ranks: dict[str, float], conditions: dict[str, float | None]
 ) -> dict[str, dict[str, Any]]:
-    """Returns whether each of the four goals holds, with the figures that decide it."""
-    to_best = [line for line in against[best] if line["difference"] is not None]
-    average = mean(line["difference"] for line in to_best) if to_best else math.nan
-    margins = {
-        line["table"]: line["difference"] + 2 * (line["error"] or 0.0) + NEVER_WORSE_BY
-        for line in to_best
-    }
-    to_mixture = against.get(MIXTURE, [])
-    lost = [
+    """Returns whether each of the three goals holds, with the figures that decide it."""
+    worse = [
         line["table"]
-        for line in to_mixture
-        if line["difference"] is None or line["difference"] <= 0
+        for line in closest
+        if line["difference"] is None or line["difference"] < -2 * (line["error"] or 0.0)
     ]
-    better = [table for table in tables if _better_conditioned(conditions, table, best)]
+    better = [
+        line["table"] for line in closest if _is_lower(conditions, line["table"], line["peer"])
+    ]
+    rank = ranks.get(OURS, math.inf)
     return {
-        f"at least {BETTER_BY:.2f} nats better than {best} on average": {
-            "holds": average >= BETTER_BY,
-            "found": f"{average:+.3f} nats",
+        "never worse than the best peer of a table by more than two standard errors": {
+            "holds": not worse,
+            "found": ", ".join(worse) or "no table",
         },
-        f"never worse than it by more than two standard errors and {NEVER_WORSE_BY:g} nats": {
-            "holds": len(margins) == len(tables) and min(margins.values()) >= 0,
-            "found": ", ".join(name for name, left in margins.items() if left < 0) or "no table",
-        },
-        "better than the mixture on every table": {
-            "holds": len(to_mixture) == len(tables) and not lost,
-            "found": _against_mixture(len(to_mixture), lost),
-        },
-        "lower 95 % condition number on two thirds of the tables": {
-            "holds": len(better) >= BETTER_CONDITIONED * len(tables),
-            "found": f"{len(better)} of {len(tables)}",
+        f"average rank of {RANK:g} at most": {"holds": rank <= RANK, "found": f"{rank:.2f}"},
+        "lower 95 % condition number than that peer on two thirds of the tables": {
+            "holds": len(better) >= BETTER_CONDITIONED * len(closest),
+            "found": f"{len(better)} of {len(closest)}",
         },
     }
 
 
-def _against_mixture(compared: int, lost: list[str]) -> str:
-    if not compared:
-        return "no mixture was fitted"
-    return f"not on {', '.join(lost)}" if lost else f"compared on {compared}"
-
-
-def _better_conditioned(conditions: dict[str, float | None], table: str, best: str) -> bool:
-    ours, theirs = conditions[f"{table}: {OURS}"], conditions[f"{table}: {best}"]
+def _is_lower(conditions: dict[str, float | None], table: str, peer: str) -> bool:
+    ours, theirs = conditions[f"{table}: {OURS}"], conditions[f"{table}: {peer}"]
     return ours is not None and (theirs is None or ours < theirs)
 
 
 def tables_text(found: dict[str, Any]) -> str:
     """Returns the comparison as text with Markdown tables."""
-    texts = [nll_table(found), *against_tables(found).values(), ranks_table(found)]
+    texts = [nll_table(found), closest_table(found), ranks_table(found)]
     texts += [goals_table(found)] if found["goals"] else []
     return "\n\n".join(texts)
 
@@ -221,30 +205,29 @@ def nll_table(found: dict[str, Any]) -> str:
     return markdown(["test NLL [nats]", *models], rows)
 
 
-def against_tables(found: dict[str, Any]) -> dict[str, str]:
-    """Returns paired differences to the best zuko configuration and to the mixture."""
-    texts = {}
-    for other, lines in found["against"].items():
-        rows = [
-            [
-                line["table"],
-                _number(line["difference"], "+.3f"),
-                _number(line["error"], ".3f"),
-                _number(found["condition_p95"][f"{line['table']}: {OURS}"], ".3g"),
-                _number(found["condition_p95"][f"{line['table']}: {other}"], ".3g"),
-            ]
-            for line in lines
+def closest_table(found: dict[str, Any]) -> str:
+    """Returns paired differences to the best peer of each table, and the models that we chose."""
+    condition = found["condition_p95"]
+    rows = [
+        [
+            line["table"],
+            line["peer"],
+            _number(line["difference"], "+.3f"),
+            _number(line["error"], ".3f"),
+            _number(condition[f"{line['table']}: {OURS}"], ".3g"),
+            _number(condition[f"{line['table']}: {line['peer']}"], ".3g"),
+            line["chosen"].partition(":")[0].removeprefix("chose "),
         ]
-        known = [line["difference"] for line in lines if line["difference"] is not None]
-        if known:
-            rows.append(["mean", f"{mean(known):+.3f}", "", "", ""])
-            rows.append(["worst", f"{min(known):+.3f}", "", "", ""])
-        head = ["nats better than", "difference", "standard error"]
-        heads = [f"{head[0]} {other}", *head[1:], "95 % condition number", f"of {other}"]
-        if not any(row[-1] for row in rows):
-            heads, rows = heads[:-1], [row[:-1] for row in rows]
-        texts[other] = markdown(heads, rows)
-    return texts
+        for line in found["best_peers"]
+    ]
+    known = [n["difference"] for n in found["best_peers"] if n["difference"] is not None]
+    for name, of in (("mean", mean), ("worst", min)):
+        rows += [[name, "", f"{of(known):+.3f}", "", "", "", ""]] if known else []
+    head = [
+        "table", "best peer", "nats better", "standard error", "95 % condition number",
+        "of the peer", "chosen",
+    ]  # fmt: skip
+    return markdown(head, rows)
 
 
 def ranks_table(found: dict[str, Any]) -> str:
@@ -290,18 +273,25 @@ def source_rows() -> list[list[str]]:
 
 
 def less_time_table(short: dict[str, Any] | None, long: dict[str, Any] | None) -> str:
-    """Returns NLLs of kappaflow in a short time and of the best flow of zuko in a long one."""
-    if short is None or long is None or long["best"] is None:
+    """Returns NLLs of kappaflow in a short time and of the best peer of a table in a long one."""
+    if short is None or long is None:
         return ""
-    best, rows, lower = long["best"], [], 0
-    for table in short["tables"]:
-        ours, theirs = short["nll"][f"{table}: {OURS}"], long["nll"].get(f"{table}: {best}")
+    rows, lower = [], 0
+    for line in long["best_peers"]:
+        table, peer = line["table"], line["peer"]
+        ours, theirs = short["nll"].get(f"{table}: {OURS}"), long["nll"][f"{table}: {peer}"]
         if ours is None or theirs is None:
             continue
         lower += ours < theirs
-        rows.append([table, f"{ours:.3f}", f"{theirs:.3f}", "yes" if ours < theirs else "no"])
-    rows.append(["lower", "", "", f"{lower} of {len(rows)}"])
-    names = [f"{name}, {found['seconds']:g} s" for name, found in ((OURS, short), (best, long))]
+        rows.append([
+            table,
+            f"{ours:.3f}",
+            peer,
+            f"{theirs:.3f}",
+            "yes" if ours < theirs else "no",
+        ])
+    rows.append(["lower", "", "", "", f"{lower} of {len(rows)}"])
+    names = [f"{OURS}, {short['seconds']:g} s", "best peer", f"its NLL, {long['seconds']:g} s"]
     return markdown(["test NLL [nats]", *names, "kappaflow's is lower"], rows)
 
 
@@ -314,7 +304,7 @@ def tables_values(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
                 "name": name.split("-")[1],
                 "seconds": found["seconds"],
                 "nll": nll_table(found),
-                "against": against_tables(found),
+                "closest": closest_table(found),
                 "ranks": ranks_table(found),
                 "goals": goals_table(found) if found["goals"] else "",
             }

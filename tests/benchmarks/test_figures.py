@@ -47,24 +47,28 @@ def results(report, cache, ours=(-1.0, -2.0, -3.0)):
 def test_a_paired_difference_is_that_of_a_hand_computation(report, tmp_path):
     """Differences 0.5, 1.5, 0; a second seed that is one nat better raises them by half a nat."""
     lines = results(report, tmp_path)
-    (line,) = report.summary(lines, tmp_path, 60.0)["against"][BEST]
+    (line,) = report.summary(lines, tmp_path, 60.0, every=True)["against"][BEST]
+    assert report.summary(lines, tmp_path, 60.0)["best_peers"][0] == line | {
+        "peer": BEST,
+        "chosen": "",
+    }
     assert line["difference"] == pytest.approx(2 / 3)
     assert line["error"] == pytest.approx(np.sqrt(7 / 12 / 3))
     second = result_of("kappaflow", 1.0, seed=1)
     np.savez(report.npz_of(tmp_path, second), log_p=np.array([0.0, -1.0, -2.0], np.float32))
     summary = report.summary([*lines, second], tmp_path, 60.0)
-    assert summary["against"][BEST][0]["difference"] == pytest.approx(2 / 3 + 0.5)
+    assert summary["best_peers"][0]["difference"] == pytest.approx(2 / 3 + 0.5)
     assert summary["nll"]["magic: kappaflow"] == pytest.approx(1.5)
 
 
 def test_goals_hold_and_fail_where_they_should(report, tmp_path):
-    """A model that is better everywhere reaches all four; one that is worse reaches none."""
+    """A model that is better everywhere reaches all three; one that is worse reaches none."""
     summary = report.summary(results(report, tmp_path), tmp_path, 60.0)
-    assert [goal["holds"] for goal in summary["goals"].values()] == [True] * 4
+    assert [goal["holds"] for goal in summary["goals"].values()] == [True] * 3
     worse = results(report, tmp_path, ours=(-7.0, -7.0, -7.1))
     worse[0]["condition_p95"] = 1e6
     summary = report.summary(worse, tmp_path, 60.0)
-    assert [goal["holds"] for goal in summary["goals"].values()] == [False] * 4
+    assert [goal["holds"] for goal in summary["goals"].values()] == [False] * 3
 
 
 def test_a_result_that_is_not_finite_ranks_last(report, tmp_path):
@@ -75,7 +79,7 @@ def test_a_result_that_is_not_finite_ranks_last(report, tmp_path):
         result_of("kappaflow", 3.0),
     ]
     summary = report.summary(lines, tmp_path, 60.0)
-    assert summary["best"] == BEST and summary["against"][BEST][0]["error"] is None
+    assert summary["best_peers"][0]["peer"] == BEST and summary["best_peers"][0]["error"] is None
     assert summary["ranks"] == {"kappaflow": 1.0, BEST: 2.0, "zuko MAF, fair": 3.0}
 
 
