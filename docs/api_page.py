@@ -36,8 +36,9 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Flows",
         ("kappaflow.flows",),
-        "Recipes, base distributions, dequantization and padding. Guides: [base "
-        "distributions](bases.md), [bounded columns](domains.md), [padding](padding.md).",
+        "Recipes, base distributions, quantiles, dequantization and padding. Guides: [base "
+        "distributions](bases.md), [bounded columns](domains.md), [quantiles](intervals.md), "
+        "[padding](padding.md).",
     ),
     ("Files", ("kappaflow.files", "kappaflow.registry"), "Models as JSON and safetensors."),
     (

@@ -22,12 +22,12 @@ class Map(kf.Bijection):
     def forward(self, x, context=None):
         """Returns z and the log-determinant."""
         location, scale = self.moments(x, context)
-        return (x - location) / scale, -scale.log().sum(1)
+        return (x - location) / scale, -scale.abs().log().sum(1)
 
     def inverse(self, z, context=None):
         """Returns x and the log-determinant."""
         location, scale = self.moments(z, context)
-        return z * scale + location, scale.log().sum(1)
+        return z * scale + location, scale.abs().log().sum(1)
 
 
 def normal(columns=1, location=0.0, scale=1.0, context_features=0):

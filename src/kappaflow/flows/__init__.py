@@ -22,6 +22,7 @@ from kappaflow.flows.padding import (
     padding_in,
     padding_of_kind,
 )
+from kappaflow.flows.quantiles import cdf, interval, quantile
 from kappaflow.flows.recipe import set_bounds
 from kappaflow.flows.recipes_tabular import nice, planar, radial, real_nvp, spline
 from kappaflow.flows.zuko_flow import zuko_flow
@@ -57,12 +58,15 @@ __all__ = [
     "UniformPad",
     "ZeroPad",
     "autoregressive",
+    "cdf",
     "importance_weighted_log_prob",
+    "interval",
     "invertible_network",
     "nice",
     "padding_in",
     "padding_of_kind",
     "planar",
+    "quantile",
     "radial",
     "real_nvp",
     "set_bounds",

@@ -80,6 +80,16 @@ class Base(nn.Module, ABC):
         generator of `device` is the default.
         """
 
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        """Returns P(Z <= z | context) of each coordinate, (B, *event), in float32 or wider.
+
+        `kappaflow.cdf` and `kappaflow.quantile` need it; nothing else does.
+        """
+        raise ArgumentError(
+            "'flow' should have a base with a method cdf(z, context), got "
+            f"{type(self).__name__} without one."
+        )
+
     def tempered(self, z: Tensor, temperature: float, context: Tensor | None = None) -> Tensor:
         """Returns samples z, (n, *event), with their spread multiplied by a temperature >= 0."""
         return z * temperature
@@ -215,6 +225,9 @@ class StandardNormal(EventBase):
         rows = z.to(log_det_dtype(z.dtype)).flatten(1)
         return -0.5 * (rows * rows).sum(1) - 0.5 * rows.shape[1] * math.log(2 * math.pi)
 
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return normal_cdf(z.to(log_det_dtype(z.dtype)))
+
     def draw(
         self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
@@ -296,6 +309,13 @@ class NormalMixture(EventBase):
         """Returns log p(z) in nats, (B,), for z (B, D); in float32 or wider."""
         return self._log_joint(z).logsumexp(0)
 
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        lower = self.lower(log_det_dtype(z.dtype))[0]
+        deviations = torch.linalg.inv(lower).norm(dim=2)[:, None]
+        offsets = z.to(lower.dtype) - self.means.to(lower.dtype)[:, None]
+        weights = self.logits.to(lower.dtype).softmax(0)
+        return (weights[:, None, None] * normal_cdf(offsets / deviations)).sum(0)
+
     def draw(
         self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
@@ -335,6 +355,11 @@ class NormalMixture(EventBase):
 
     def extra_repr(self) -> str:
         return f"features={self.event_shape[0]}, components={self.components}"
+
+
+def normal_cdf(z: Tensor) -> Tensor:
+    """Returns P(Z <= z) of a standard normal; `torch.special.ndtr` is less accurate in a tail."""
+    return 0.5 * torch.erfc(-math.sqrt(0.5) * z)
 
 
 def check_has_rsample(base: Base) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from scipy.special import stdtr
 from torch import Tensor, nn
 
 from kappaflow._checks import finite_float, positive_int, real_numbers
 from kappaflow.autograd.replay import without_autocast
 from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.base import EventBase
+from kappaflow.flows.base import EventBase, normal_cdf
 from kappaflow.registry import register
 
 
@@ -33,6 +34,11 @@ class _Normal(EventBase):
         standardized = (z.to(dtype) - loc) * (-log_scale).exp()
         terms = -0.5 * standardized.square() - log_scale - 0.5 * math.log(2 * math.pi)
         return terms.flatten(1).sum(1)
+
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        dtype = log_det_dtype(z.dtype)
+        loc, log_scale = self.moments(context, dtype)
+        return normal_cdf((z.to(dtype) - loc) * (-log_scale).exp())
 
     def draw(
         self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
@@ -186,6 +192,11 @@ class StudentT(EventBase):
         terms = log_constant.to(dtype) - ((degrees + 1) / 2).to(dtype) * squares.log1p()
         return terms.flatten(1).sum(1)
 
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns P(Z <= z) of each coordinate, (B, *event), in float64, without gradients."""
+        numbers = (part.detach().double().cpu().numpy() for part in (self.degrees, z))
+        return torch.as_tensor(stdtr(*numbers), device=z.device)
+
     def draw(
         self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
     ) -> Tensor:
@@ -245,6 +256,11 @@ class UniformBox(EventBase):
         inside = ((z >= self.low) & (z <= self.high)).flatten(1).all(1)
         log_volume = (self.high.to(dtype) - self.low.to(dtype)).log().sum()
         return torch.where(inside, -log_volume, -torch.inf)
+
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        dtype = log_det_dtype(z.dtype)
+        low, high = self.low.to(dtype), self.high.to(dtype)
+        return ((z.to(dtype) - low) / (high - low)).clamp(0.0, 1.0)
 
     def draw(
         self, n: int, context: Tensor | None, dtype: torch.dtype, source: dict[str, Any]
