@@ -69,7 +69,7 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Goodness of fit",
         ("kappaflow.goodness",),
-        "Guide: [how the verdict decides](verdict.md).",
+        "Guides: [how the verdict decides](verdict.md), [intervals](intervals.md).",
     ),
     (
         "Factoring and rewriting",

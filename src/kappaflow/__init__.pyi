@@ -46,7 +46,7 @@ from .flows import (
     zuko_flow,
 )
 from .foreign import wrap
-from .goodness import calibration, two_sample
+from .goodness import calibration, conformal, two_sample
 from .images import glow, jet, load_images, real_nvp_image
 from .interop import convert
 from .interop.exports import export
@@ -75,6 +75,7 @@ __all__ = [
     "calibration",
     "cdf",
     "conditioning",
+    "conformal",
     "convert",
     "data",
     "depth",

@@ -105,7 +105,7 @@ def interval(flow: Flow, coverage: float, context: Data = None) -> Tensor:
     """Returns the central interval that contains a share of the distribution of a flow's column.
 
     Its ends are the quantiles of levels (1 - coverage) / 2 and (1 + coverage) / 2. Data has this
-    share in it if the flow is right.
+    share in it if the flow is right; `kappaflow.conformal` corrects the levels otherwise.
 
     Args:
         flow: A flow of one column, as for `cdf`.
