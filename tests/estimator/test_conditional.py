@@ -9,7 +9,8 @@ from scipy.stats import norm
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from kappaflow.errors import ArgumentError
+import kappaflow as kf
+from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.estimator import ConditionalFlowDensity
 
 SMALL = {"depth": 2, "hidden": (16,), "max_epochs": 3, "random_state": 0}
@@ -69,6 +70,76 @@ def test_the_prediction_is_the_mean(fitted):
     drawn = fitted.sample(at, 20_000, random_state=0)
     np.testing.assert_allclose(fitted.predict(at), drawn.mean(0), atol=0.02)
     np.testing.assert_array_equal(fitted.predict(at), fitted.predict(at))
+
+
+def share_inside(ends, y):
+    """Returns the share of targets inside of intervals (n, 2)."""
+    return ((y >= ends[:, 0]) & (y <= ends[:, 1])).mean()
+
+
+def test_predicted_quantiles_have_the_rows_first(fitted):
+    """As scikit-learn needs them; without levels the prediction is the mean as before."""
+    x = rows(5, seed=3)[0]
+    expected = fitted.quantile(x, [0.1, 0.9]).T
+    np.testing.assert_array_equal(fitted.predict(x, quantiles=[0.1, 0.9]), expected)
+    np.testing.assert_array_equal(fitted.predict(x, None), fitted.predict(x))
+
+
+def test_predicted_intervals_are_calibrated_on_validation_rows_or_on_new_ones():
+    """Of a Gaussian of one width, where the deviation depends on x."""
+    density = clone(SMALL_DENSITY).set_params(model="nice", max_epochs=40).fit(*rows(3_000))
+    x, y = rows(4_000, seed=5)
+    assert density.calibration_scores_.shape == (300,)
+    assert share_inside(density.predict_interval(x), y) == pytest.approx(0.9, abs=0.06)
+    again = pickle.loads(pickle.dumps(density.calibrate(*rows(2_000, seed=6))))
+    for coverage in (0.5, 0.9):
+        ends = again.predict_interval(x, coverage)
+        assert ends.shape == (4_000, 2)
+        assert share_inside(ends, y) == pytest.approx(coverage, abs=0.04)
+    with pytest.raises(ArgumentError, match="it needs at least 999,999 rows"):
+        again.predict_interval(x, 0.999999)
+
+
+def test_intervals_of_rounded_targets_end_at_their_values():
+    """They cover the values, and calibration rows get the noise of the rows of fit."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1, 3, (1_500, 1))
+    y = rng.poisson(x[:, 0]).astype(float)
+    with pytest.warns(DataWarning):
+        density = clone(SMALL_DENSITY).set_params(max_epochs=20).fit(x[:500], y[:500])
+    density.calibrate(x[500:1_000], y[500:1_000])
+    exact = (kf.cdf(density.flow_, y[500:1_000, None], x[500:1_000]) - 0.5).abs().numpy()
+    assert not np.isin(density.calibration_scores_, exact).any()
+    ends = density.predict_interval(x[1_000:], 0.8)
+    np.testing.assert_array_equal(ends, ends.round())
+    assert share_inside(ends, y[1_000:]) > 0.75
+
+
+def test_intervals_need_one_target_and_rows_that_count_equally():
+    x, y = rows(300)
+    weighted = clone(SMALL_DENSITY).fit(x, y, np.linspace(1, 2, 300))
+    with pytest.raises(
+        ArgumentError, match=r"after calibrate\(X, y\) with rows that count equally"
+    ):
+        weighted.predict_interval(x)
+    assert weighted.calibrate(x, y).predict_interval(x).shape == (300, 2)
+    two = clone(SMALL_DENSITY).fit(x, np.column_stack([y, np.roll(y, 1)]))
+    assert two.calibration_scores_ is None
+    assert two.predict(x[:3], quantiles=[0.2, 0.5, 0.9]).shape == (3, 2, 3)
+    for call in (lambda: two.predict_interval(x), lambda: two.calibrate(x, y[:, None] * [1, 2])):
+        with pytest.raises(ArgumentError, match="'flow' should model one column"):
+            call()
+
+
+def test_quantiles_are_those_of_a_base_that_is_a_mixture():
+    """Its two modes are in place, and the share of rows below is the level."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (2_000, 1))
+    y = rng.choice([-5.0, 5.0], 2_000) + x[:, 0] + 0.3 * rng.normal(size=2_000)
+    options = {"start": {"components": 2}}
+    density = clone(SMALL_DENSITY).set_params(model="real_nvp", options=options).fit(x, y)
+    for level in (0.2, 0.8):
+        assert (y <= density.quantile(x, level)).mean() == pytest.approx(level, abs=0.08)
 
 
 def test_several_targets():

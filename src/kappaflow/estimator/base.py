@@ -210,7 +210,7 @@ class BaseFlowEstimator(BaseEstimator):
         return noisy(replace(table, rows=hashes), self._grids, domains_in(self.flow_, table))
 
     def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
-        """Returns held-out parts of a table, of the shares `kept`, after training on the rest."""
+        """Returns the validation rows, and parts of shares `kept`, after training on the rest."""
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         held_out = self.validation_fraction
         if not (isinstance(held_out, float | int) and 0 < held_out < 1 - sum(kept)):
@@ -244,7 +244,7 @@ class BaseFlowEstimator(BaseEstimator):
         self.history_, self.findings_ = result.history, result.findings
         self.validation_nll_ = result.validation_nll
         self.n_iter_ = len(result.history)
-        return tuple(others)
+        return (validation, *others)
 
     def _started(
         self, table: Table, train: Table, validation: Table, settings: Settings

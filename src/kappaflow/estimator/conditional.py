@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from narwhals.dependencies import is_into_dataframe, is_into_series
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -27,6 +26,10 @@ from kappaflow.estimator.base import (
     column_names,
     estimator,
 )
+from kappaflow.flows import quantile
+from kappaflow.flows.quantiles import check_one_column, checked_levels, no_cdf_because
+from kappaflow.goodness import Conformal, conformal
+from kappaflow.training import batch_of
 
 LEVELS = 200  # number of quantiles that `predict` averages
 SAMPLES = 1000  # for quantiles and means of several targets, which have no closed form
@@ -37,7 +40,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
     """The density p(y | X) of targets given features, by a conditional flow.
 
     Quantiles of a single target are exact: for each row of features the flow is then an
-    increasing map of the target.
+    increasing or decreasing map of the target.
 
     Args:
         model: "spline" (the default), "autoregressive", "real_nvp" or "nice". For one target the
@@ -52,6 +55,8 @@ class ConditionalFlowDensity(BaseFlowEstimator):
     Attributes:
         flow_: The trained `kappaflow.Flow` of the targets in float64; its context is the features.
         n_targets_: Number of targets.
+        calibration_scores_: Scores that calibrate `predict_interval`, ascending, as of
+            `kappaflow.conformal`; None if there are several targets, a circular one, or weights.
 
     Example:
         >>> import numpy as np
@@ -91,8 +96,32 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         table = self._joined(X, y, self._read(X, sample_weight))
         self._targets, self._one_target = table.columns, np.asarray(y).ndim == 1
         self.n_targets_ = len(table.columns)
-        self._train(self._prepared(table, merges=self._merges_copies(table)))
+        validation, *_ = self._train(self._prepared(table, merges=self._merges_copies(table)))
+        can_calibrate = no_cdf_because(self.flow_) is None and validation.weights is None
+        self.calibration_scores_ = self._scores(validation) if can_calibrate else None
         return self
+
+    def calibrate(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+        """Calibrates `predict_interval` on rows that `fit` has not seen.
+
+        Args:
+            X: Features (n, features).
+            y: Target (n,) or (n, 1).
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ArgumentError: There are several targets, or a circular one.
+        """
+        table = self._noisy(self._joined(X, y, self._to_score(X)))
+        self.calibration_scores_ = self._scores(table)
+        return self
+
+    def _scores(self, table: Table) -> Floats:
+        """Returns the conformal scores of rows, (n,)."""
+        batch = batch_of(table, self.flow_)
+        return conformal(self.flow_, batch.x, batch.context).scores.numpy()
 
     def log_prob(self, X: ArrayLike, y: ArrayLike) -> Floats:  # noqa: N803
         """Returns log p(y | X) of each row in nats, in the units of the targets.
@@ -180,35 +209,62 @@ class ConditionalFlowDensity(BaseFlowEstimator):
                 "quantiles and means are not defined for a circular target: use sample or "
                 "log_prob."
             )
-        levels = np.asarray(q, dtype=np.float64)
-        if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
-            raise ArgumentError(f"'q' should be one or more numbers between 0 and 1, got {q!r}.")
-        if self.flow_.event_shape != (1,) or self.flow_.augment is not None:
+        levels = checked_levels(q)
+        if self.flow_.event_shape != (1,):
             samples = self.sample(X, SAMPLES, random_state=0)
-            return np.quantile(samples, levels, axis=0)
-        features = self._to_score(X).values
-        z = np.repeat(ndtri(np.atleast_1d(levels)), len(features))[:, None]
-        context = np.tile(features, (levels.size, 1))
-        with torch.no_grad():
-            y, _ = self.flow_.bijection.inverse(torch.tensor(z), torch.tensor(context))
-        values = self._rounded(y.numpy()).reshape(*levels.shape, len(features))
-        return values if self._one_target else values[..., None]
+            return np.quantile(samples, levels.numpy(), axis=0)
+        values = quantile(self.flow_, levels, self._to_score(X).values).numpy().T
+        rounded = self._rounded(values[..., None])
+        return rounded[..., 0] if self._one_target else rounded
 
-    def predict(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns the mean of the targets for each row of features.
+    def predict(self, X: ArrayLike, quantiles: Sequence[float] | None = None) -> Floats:  # noqa: N803
+        """Returns the mean of the targets for each row of features, or quantiles.
 
         The mean of 200 quantiles for one target, of 1,000 samples for several.
 
         Args:
             X: Features (n, features).
+            quantiles: Levels of m quantiles to return in place of the mean, as for `quantile`, but
+                with the rows first, as scikit-learn needs them.
 
         Returns:
-            Means (n,), or (n, targets) for several targets.
+            Means (n,), or (n, targets) for several targets; quantiles (n, m) or (n, targets, m).
         """
         check_is_fitted(self)
+        if quantiles is not None:
+            return np.moveaxis(self.quantile(X, list(quantiles)), 0, -1)
         if self.n_targets_ > 1:
             return self.sample(X, SAMPLES, random_state=0).mean(0)
         return self.quantile(X, ((np.arange(LEVELS) + 0.5) / LEVELS).tolist()).mean(0)
+
+    def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Floats:  # noqa: N803
+        """Returns an interval that contains the target with a probability, for each row.
+
+        The intervals are those of `kappaflow.conformal`. After `fit` they are calibrated on the
+        validation rows, which also decided when training stopped, so that the probability is
+        approximate. After `calibrate` it is guaranteed on average over rows like those.
+
+        Args:
+            X: Features (n, features).
+            coverage: The probability, between 0 and 1.
+
+        Returns:
+            Lower and upper ends (n, 2).
+
+        Raises:
+            ArgumentError: There are several targets or a circular one, the rows of `fit` have
+                weights, or `coverage` needs more calibration rows.
+        """
+        features = self._to_score(X).values
+        check_one_column(self.flow_)
+        if self.calibration_scores_ is None:
+            raise ArgumentError(
+                "'predict_interval' should be called after calibrate(X, y) with rows that count "
+                "equally: the rows of fit have weights, or are repeated."
+            )
+        calibrated = Conformal(self.flow_, torch.from_numpy(self.calibration_scores_))
+        ends = calibrated.interval(coverage, features).numpy()
+        return self._rounded(ends[..., None])[..., 0]
 
     def _table(self, X: ArrayLike, reading: Reading, *args: object, **options: Any) -> Table:  # noqa: ANN401, N803
         """Returns features as a table, with columns of true and false."""

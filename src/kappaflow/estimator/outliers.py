@@ -77,7 +77,7 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
                 raise ArgumentError(f"'{name}' should be between 0 and 1, got {value!r}.")
         one_of("duplicates", self.duplicates, (None, "keep", "drop"))
         table = self._read(X, at_least=3)
-        (calibration,) = self._train(self._prepared(table), kept=(self.calibration_fraction,))
+        _, calibration = self._train(self._prepared(table), kept=(self.calibration_fraction,))
         if self._grids:  # with the noise of rows to score, which follows from their values
             calibration = self._noisy(table.select(np.isin(table.rows, calibration.rows)))
         rows = batch_of(calibration, self.flow_)
