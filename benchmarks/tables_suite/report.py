@@ -165,9 +165,8 @@ def goals(
         for line in closest
         if line["difference"] is None or line["difference"] < -2 * (line["error"] or 0.0)
     ]
-    better = [
-        line["table"] for line in closest if _is_lower(conditions, line["table"], line["peer"])
-    ]
+    lower = [_is_lower(conditions, line["table"], line["peer"]) for line in closest]
+    better, compared = lower.count(True), len(lower) - lower.count(None)
     rank = ranks.get(OURS, math.inf)
     return {
         "never worse than the best peer of a table by more than two standard errors": {
@@ -176,15 +175,16 @@ def goals(
         },
         f"average rank of {RANK:g} at most": {"holds": rank <= RANK, "found": f"{rank:.2f}"},
         "lower 95 % condition number than that peer on two thirds of the tables": {
-            "holds": len(better) >= BETTER_CONDITIONED * len(closest),
-            "found": f"{len(better)} of {len(closest)}",
+            "holds": 0 < BETTER_CONDITIONED * compared <= better,
+            "found": f"{better} of {compared}",
         },
     }
 
 
-def _is_lower(conditions: dict[str, float | None], table: str, peer: str) -> bool:
+def _is_lower(conditions: dict[str, float | None], table: str, peer: str) -> bool | None:
+    """Returns whether our condition number is lower; None for a peer that has none."""
     ours, theirs = conditions[f"{table}: {OURS}"], conditions[f"{table}: {peer}"]
-    return ours is not None and (theirs is None or ours < theirs)
+    return None if ours is None or theirs is None else ours < theirs
 
 
 def tables_text(found: dict[str, Any]) -> str:
