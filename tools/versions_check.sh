@@ -46,7 +46,7 @@ check() { # NAME: an environment, the README, and the tests
         kappaflow export runs/events --out exported
     )
     "$bin/pip" install --quiet --upgrade 'pip>=25.1'
-    "$bin/pip" install --quiet "${constraint[@]}" "${wheel[0]}[estimator,figures,images,onnx,zuko]" \
+    "$bin/pip" install --quiet "${constraint[@]}" "${wheel[0]}[estimator,figures,files,images,onnx,zuko]" \
         --group "$root/pyproject.toml:dev"
     (cd "$root" && "$bin/python" -m pytest -p no:cacheprovider -q -n 2 -m 'not slow' "${tests[@]}")
 }

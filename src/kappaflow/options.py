@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 TableModel = Literal[
     "real_nvp",
@@ -344,7 +344,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class TableOptions:
-    """Which rows and columns of a table are used, and how.
+    r"""Which rows and columns of a table are used, and how.
 
     Attributes:
         columns: Columns to model, by name. Default: all columns of numbers.
@@ -361,6 +361,10 @@ class TableOptions:
             1,234 can be 1.234 or 1234.
         missing: Values that mean a missing one, such as -999 or n.a.; each repair leaves out such
             rows. none says that numbers such as -999 are measurements.
+        separator: Sign between the fields of a text file, such as a semicolon or \t (a tab); a
+            blank stands for any run of blanks. Default: detected.
+        comment: Sign that starts a comment line at the top of a text file. Default: # or % in
+            .dat, .txt and .ecsv files; a csv or tsv file has none.
         bounds: Domains of columns, which all samples respect, such as mass=positive p=0,1 x=2,
             angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
             Circles need the model spline.
@@ -388,3 +392,13 @@ class TableOptions:
     duplicates: Duplicates = "keep"
     decimal: Literal[".", ","] | None = None
     missing: list[str] = field(default_factory=list)
+    separator: str | None = None
+    comment: str | None = None
+
+
+class TextFormat(TypedDict, total=False):
+    """The options of `TableOptions` that say how a text file is written."""
+
+    decimal: Literal[".", ","] | None
+    separator: str | None
+    comment: str | None

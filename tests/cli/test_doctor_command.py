@@ -12,6 +12,7 @@ from tests.pretend import CUDA, PretendedDevice
 
 import kappaflow as kf
 from kappaflow.cli.doctor import doctor
+from kappaflow.cli.fit_options import ReadText
 from kappaflow.files import describe_model, read_config, write_weights
 from kappaflow.runs import diagnose_run, fix_run, sample_run, score_run, user_code
 
@@ -252,8 +253,9 @@ def test_a_training_of_a_fix_is_resumed_and_never_overwritten(run, squeezed, tmp
     assert read(new, "result.json")["test"]["nll"] == pytest.approx(result["test"]["nll"])
 
 
-COMBINED = {"run", "fix", "into", "epochs", "json"}
+COMBINED = {"run", "fix", "into", "epochs", "json", "text"}
 VALUES = {"select": "KF3", "ignore": "KF3", "decimal": ",", "device": "cpu", "context": "a"}
+VALUES |= {"separator": ";", "comment": "#"}
 
 
 def test_the_help_names_the_default_epochs_of_a_fix():
@@ -262,10 +264,14 @@ def test_the_help_names_the_default_epochs_of_a_fix():
     )
 
 
-@pytest.mark.parametrize("option", sorted(set(inspect.signature(doctor).parameters) - COMBINED))
+PARAMETERS = inspect.signature(doctor).parameters
+OTHERS = sorted({*PARAMETERS, *vars(ReadText())} - COMBINED)
+
+
+@pytest.mark.parametrize("option", OTHERS)
 def test_no_other_option_of_the_doctor_combines_with_a_fix(run, tmp_path, option):
     """None is ignored in silence, and nothing is read or written."""
-    parameter = inspect.signature(doctor).parameters[option]
+    parameter = PARAMETERS.get(option, PARAMETERS["text"])
     words = ["doctor", tmp_path / "run"]
     if parameter.kind is parameter.POSITIONAL_ONLY:
         words.append("rows.csv")

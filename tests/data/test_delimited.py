@@ -85,7 +85,7 @@ def test_a_column_without_a_name_is_called_by_its_place(write: Write) -> None:
         ("\n\n", "is empty"),
         ("a,b\n1,\0\n", "binary data"),
         ("a,b\n1,x\n2,\xe9\n".encode("latin-1"), "not UTF-8 text .byte 0xe9 in line 3.: save it"),
-        ("a,b\n1,2\n".encode("utf-16"), "is UTF-16 text: save it as UTF-8"),
+        ("a,b\n1,2\n".encode("utf-32"), "binary data"),
         ("a,b\n", "has a header but no rows"),
         ("a,b,a\n1,2,3\n", "more than one column named 'a'"),
         ("0.5,1.5\n1,2\n", r"first line of .*holds numbers \(0.5, 1.5\)"),

@@ -20,7 +20,7 @@ Write = Callable[[str, str | bytes], Path]
 CSV = "a,b,c\n1,2.5,x\n2,3.5,y\n3,4,x\n"
 FRAME = pl.DataFrame({"a": [1, 2, 3], "b": [2.5, 3.5, 4.0], "c": ["x", "y", "x"]})
 BINARY = Path(sys.executable).resolve().read_bytes()[:20_000]
-SUFFIXES = ("csv", "csv.gz", "tsv", "parquet", "arrow", "feather", "ipc", "npy", "npz")
+SUFFIXES = ("csv", "csv.gz", "tsv", "dat", "parquet", "arrow", "feather", "ipc", "npy", "npz")
 
 
 def one_sentence(error: pytest.ExceptionInfo[KappaflowError]) -> str:
@@ -230,8 +230,9 @@ def test_a_file_of_another_kind_is_no_table(write: Write, suffix: str) -> None:
 
 def test_what_has_no_suffix_of_a_table_is_refused(write: Write, tmp_path: Path) -> None:
     """The kind of a file is never guessed from its content; a folder is reported as one."""
-    for name in ("table.xlsx", "table", "table.gz", "table.pkl", "table.csv.bz2"):
-        with pytest.raises(FileError, match=r"use one of .csv, .csv.gz, .*\.npz") as error:
+    words = r"use one of .csv, .tsv, .*\.npz.*, text also with .gz, .bz2, .xz, .zip after it"
+    for name in ("table.xls", "table", "table.gz", "table.pkl", "table.parquet.bz2"):
+        with pytest.raises(FileError, match=words) as error:
             load_table(write(name, CSV))
         one_sentence(error)
     (tmp_path / "x.csv").mkdir()

@@ -177,14 +177,14 @@ def test_a_text_file_is_converted_once(tmp_path):
 
 
 def test_a_damaged_file_is_refused_as_it_is_when_read_at_once(tmp_path):
-    """Pickles, cubes, a file that is cut off, UTF-16, and columns that are text or missing."""
+    """Pickles, cubes, a file that is cut off, UTF-32, and columns that are text or missing."""
     np.save(tmp_path / "pickle.npy", np.array([[{}]] * ROWS), allow_pickle=True)
     np.save(tmp_path / "cube.npy", np.zeros((ROWS, 3, 2)))
     for name in ("t.parquet", "t.arrow", "cut.parquet"):
         WRITERS[name.replace("cut", "t")](frame(), tmp_path / name)
     content = (tmp_path / "cut.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
-    (tmp_path / "wide.csv").write_bytes(frame().write_csv().encode("utf-16"))
+    (tmp_path / "wide.csv").write_bytes(frame().write_csv().encode("utf-32"))
     for path in sorted(tmp_path.iterdir()):
         for columns in (["a", "d"], ["text"]):
             with pytest.raises(KappaflowError) as at_once:

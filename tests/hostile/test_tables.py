@@ -1,8 +1,10 @@
 """Tables of strangers: what is small on disk is neither large in memory nor long in time."""
 
 import gzip
+import lzma
 import struct
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import polars as pl
@@ -29,6 +31,15 @@ def bomb_gz(path):
     path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * ROOM))
 
 
+def bomb_zip(path):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("t.csv", b"a,b\n" + b"1,2\n" * ROOM)
+
+
+def bomb_xz(path):
+    path.write_bytes(lzma.compress(b"a,b\n" + b"1,2\n" * ROOM))
+
+
 def bomb_parquet(path):
     pl.DataFrame({"a": np.zeros(ROOM)}).write_parquet(path)
 
@@ -40,7 +51,7 @@ def bomb_arrow(path):
 @pytest.mark.parametrize(
     ("name", "write"),
     [("t.npz", bomb_npz), ("t.csv.gz", bomb_gz), ("t.parquet", bomb_parquet)]
-    + [("t.arrow", bomb_arrow)],
+    + [("t.arrow", bomb_arrow), ("t.csv.zip", bomb_zip), ("t.dat.xz", bomb_xz)],
 )
 def test_a_bomb_is_refused_by_the_size_that_it_unpacks_to(name, write, narrow, tmp_path):
     """A file of some KB that would need more than there is."""
@@ -119,6 +130,14 @@ def test_a_name_in_an_archive_that_is_no_text_is_refused(tmp_path):
     for load in (load_matrix, load_table):
         with pytest.raises(FileError, match="is damaged"):
             load(str(path))
+
+
+@pytest.mark.parametrize("line", ["1" + " " * ROOM + "2", '"' * ROOM, "# " * ROOM, "#\n" * ROOM])
+def test_blanks_quotes_and_comments_take_time_in_proportion(line, tmp_path):
+    """A long run of any of them is a table or is refused, at once."""
+    (tmp_path / "t.dat").write_text(f"{line}\n1 2\n")
+    with suppress(KappaflowError):
+        assert load_table(tmp_path / "t.dat").values.tolist()[-1] == [1, 2]
 
 
 def test_a_million_columns_are_refused(tmp_path):

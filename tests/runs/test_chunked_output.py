@@ -11,6 +11,7 @@ import pytest
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.data import chunks
+from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.runs import (
     ModelConfig,
@@ -24,6 +25,7 @@ from kappaflow.runs import (
     write_samples,
     write_scores,
 )
+from kappaflow.runs.tables import TableRunConfig
 from kappaflow.training import measure
 
 ROWS = 205
@@ -310,6 +312,17 @@ def test_the_decimal_sign_of_data_to_score_can_be_named(run, small, tmp_path, de
         plain.write_csv(tmp_path / "plain.csv")
         assert (score_run(run, str(tmp_path / "plain.csv"))["log_prob"] == result).all()
         small()
+
+
+def test_the_separator_and_comments_of_data_to_score_can_be_named(run, tmp_path):
+    """They are stored with a run, unless the data to score is written in another way."""
+    (tmp_path / "t.csv").write_text("! about\na|b\n0.5|1\n0.25|2\n")
+    (tmp_path / "u.csv").write_text("a,b\n0.5,1\n0.25,2\n")
+    scores = score_run(run, str(tmp_path / "t.csv"), separator="|", comment="!")["log_prob"]
+    assert (scores == score_run(run, str(tmp_path / "u.csv"))["log_prob"]).all()
+    source = TableConfig("t.csv", separator="|", comment="!", missing=["-9"])
+    config = TableRunConfig(source=source, fingerprints={}, columns=["a", "b"], context_columns=[])
+    assert config.reading(comment="%") == Reading(separator="|", comment="%", missing=("-9",))
 
 
 def test_samples_and_the_doctor_read_data_with_a_decimal_sign(conditional, run, tmp_path):

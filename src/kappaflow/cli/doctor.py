@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.parameters import Data, Decimal, Device, Flag, Integer, Json, Names
+from kappaflow.cli.fit_options import TEXT, ReadText, given
+from kappaflow.cli.parameters import Data, Device, Flag, Integer, Json, Names
 from kappaflow.cli.show import (
     note_unfinished,
     note_unused_cuda,
@@ -53,8 +54,8 @@ def doctor(
     epochs: Integer | None = None,
     thorough: Flag = False,
     json: Json = False,
-    decimal: Decimal = None,
     device: Device = None,
+    text: Annotated[ReadText | None, Parameter(name="*", group=TEXT)] = None,  # pyright: ignore[reportInvalidTypeForm]
 ) -> int:
     """Find what is wrong with a flow, in which layer, why, and how to fix it.
 
@@ -94,8 +95,6 @@ def doctor(
     thorough
         Also run the slow checks: more points, all rows, all columns of a context, bases of
         any dimension. Without it, "not checked" in the output names what was left out.
-    decimal
-        Decimal sign of a table in a text file. Default: that of the run, or detected.
     """
     from kappaflow.diagnosis import check_codes, filter_findings
     from kappaflow.report.diagnosis import write_diagnosis
@@ -104,7 +103,8 @@ def doctor(
 
     is_code_flow = is_code(run)
     _check_target(run, context, is_code_flow=is_code_flow)
-    other_options = (data, context, select, ignore, out, decimal, device, thorough)
+    written = given(text or ReadText())
+    other_options = (data, context, select, ignore, out, written, device, thorough)
     _check_fix(fix, into, epochs, is_code_flow=is_code_flow, has_others=any(other_options))
     if fix is not None:
         return _run_fixes(Path(run), fix, into, epochs, json=json)
@@ -117,8 +117,8 @@ def doctor(
         options: dict[str, Any] = {
             "thorough": thorough,
             "progress": show,
-            "decimal": decimal,
             "device": device,
+            **written,
         }
         if is_code_flow:
             diagnosis, points_text = diagnose_code(run, data, tuple(context or ()), **options)

@@ -75,8 +75,9 @@ def fit(
     Parameters
     ----------
     data
-        A csv, tsv, parquet, arrow, npy or npz file; - for csv on standard input; a folder of
-        images, idx files or CIFAR-10 batches; or the name of a data set (see kappaflow data).
+        A table in a file (csv, txt, parquet, npy, h5, fits, root, sqlite, xlsx, ...), one of
+        several as FILE::TABLE; - for csv on standard input; a folder of images, idx files or
+        CIFAR-10 batches; or the name of a data set (see kappaflow data).
         80 % of the rows or images are for training, 10 % for validation, 10 % for the test.
     out
         The run folder. Default: runs/events for events.csv, and so on. A run with other options
@@ -140,8 +141,11 @@ def _default_folder(data: str) -> Path:
     """Returns the run folder of some data, by their name."""
     if data == "-":
         raise ArgumentError("'out' should be given for standard input, such as --out runs/events.")
-    path = Path(data).expanduser().resolve()
-    name = path.name if path.is_dir() else Path(path.name.removesuffix(".gz")).stem
+    from kappaflow.data.files import PACKED, path_and_table
+
+    path = path_and_table(data)[0].resolve()
+    packed = path.suffix.lower() in PACKED
+    name = path.name if path.is_dir() else Path(path.stem if packed else path.name).stem
     return Path("runs") / (name or "data")
 
 
@@ -178,9 +182,10 @@ def _refuse_missing(data: str) -> None:
     """Raises an error that lists the data sets if the data does not exist."""
     from kappaflow.data import table_names
     from kappaflow.data.dataset import kinds
+    from kappaflow.data.files import path_and_table
     from kappaflow.data.load import no_such_file
 
-    path = Path(data).expanduser()
+    path = path_and_table(data)[0]
     sets = {kind.name: tuple(data_set.name for data_set in kind.sets()) for kind in kinds()}
     named = {"tables": table_names(), **sets}
     names = tuple(name for group in named.values() for name in group)

@@ -22,6 +22,7 @@ from kappaflow.options import (
     SplineOptions,
     StartOptions,
     TableOptions,
+    TextFormat,
     TrainingOptions,
     described,
 )
@@ -34,6 +35,7 @@ DATA = Group("Data", sort_key=4)
 CONDITIONING = Group("Conditioning", sort_key=5)
 IMAGES = Group("Images", sort_key=6)
 OUTPUT = Group("Output", sort_key=7)
+TEXT = Group("Text files", help="By default as the data of the run.", sort_key=8)
 
 DEFAULT_MODEL = "real_nvp"  # for tables, if options of the model are given without its name
 OF_ANY_MODEL = ("memory",)  # options of the model that leave its choice to the model search
@@ -194,10 +196,16 @@ ModelFlags = options_class(
 
 
 READ = ("columns", "exclude", "context", "where")
+WRITTEN = tuple(get_type_hints(TextFormat))
 LoadTable = options_class(
     "LoadTable",
-    [flags(TableOptions, {**dict.fromkeys(READ, COMMON), "decimal": DATA, "missing": DATA})],
+    [
+        flags(
+            TableOptions, dict.fromkeys(READ, COMMON) | dict.fromkeys((*WRITTEN, "missing"), DATA)
+        )
+    ],
 )
+ReadText = options_class("ReadText", [flags(TableOptions, dict.fromkeys(WRITTEN, TEXT))])
 ReadTable = options_class(
     "ReadTable",
     [flags(TableOptions, {"repair": COMMON, "bounds": COMMON, "weights": DATA})],

@@ -37,7 +37,6 @@ def _name_or_integer(text: str, names: tuple[str, ...]) -> int | str:
 
 
 Data = Annotated[str, Parameter(allow_leading_hyphen=True)]  # - is standard input or output
-Decimal = Literal[".", ","] | None
 Device = Annotated[
     str | None, Parameter(help="Where to compute: cpu (the default), cuda, or cuda:1.")
 ]

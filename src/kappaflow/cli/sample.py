@@ -4,7 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.parameters import Data, Decimal, Device, Integer, RunFolder
+from kappaflow.cli.fit_options import TEXT, ReadText, given
+from kappaflow.cli.parameters import Data, Device, Integer, RunFolder
 from kappaflow.cli.show import note_unfinished, note_unused_cuda, print_note
 
 
@@ -18,8 +19,8 @@ def sample(
     class_name: Annotated[str | None, Parameter(name="--class")] = None,
     temperature: float = 1.0,
     seed: Integer = 0,
-    decimal: Decimal = None,
     device: Device = None,
+    text: Annotated[ReadText | None, Parameter(name="*", group=TEXT)] = None,  # pyright: ignore[reportInvalidTypeForm]
 ) -> None:
     """Sample from the flow of a run, in the units of its data.
 
@@ -50,8 +51,6 @@ def sample(
         follow the trained density.
     seed
         Random seed.
-    decimal
-        Decimal sign of a --context text file. Default: that of the run, or detected.
     """
     from kappaflow.runs import write_samples
 
@@ -65,8 +64,8 @@ def sample(
         class_name=class_name,
         temperature=temperature,
         seed=seed,
-        decimal=decimal,
         device=device,
+        **given(text or ReadText()),
     )
     if written.outside.rows:
         print_note(written.outside.note(written.rows // n, "context rows"))

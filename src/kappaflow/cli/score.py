@@ -1,9 +1,12 @@
 """`kappaflow score`."""
 
 from dataclasses import asdict
-from typing import Literal
+from typing import Annotated, Literal
 
-from kappaflow.cli.parameters import Data, Decimal, Device, Flag, RunFolder
+from cyclopts import Parameter
+
+from kappaflow.cli.fit_options import TEXT, ReadText, given
+from kappaflow.cli.parameters import Data, Device, Flag, RunFolder
 from kappaflow.cli.show import JOINT, note_unused_cuda, print_json, print_note
 from kappaflow.errors import ArgumentError
 
@@ -16,9 +19,9 @@ def score(
     out: Data = "-",
     id: str | None = None,
     repair: Literal["drop"] | None = None,
-    decimal: Decimal = None,
     device: Device = None,
     json: Flag = False,
+    text: Annotated[ReadText | None, Parameter(name="*", group=TEXT)] = None,  # pyright: ignore[reportInvalidTypeForm]
 ) -> None:
     """Write the log-density of each row or image, and its percentile among the held-out rows.
 
@@ -54,8 +57,6 @@ def score(
         A column of the table to copy, such as the name of an event; not to npy or npz.
     repair
         drop: leave out the rows that cannot be scored, instead of writing them without a score.
-    decimal
-        Decimal sign of a text file; if left out, that of the run, or recognized.
     json
         Print a summary as JSON: the numbers of rows, of infinite and empty scores, and of rows
         outside the range of the training rows, in all and by column. Needs --out FILE.
@@ -66,9 +67,8 @@ def score(
     if json and out == "-":
         raise ArgumentError("'out' should be a file with 'json' (--out FILE), got '-'.")
     note_unused_cuda(device)
-    written = write_scores(
-        run, data, out, identifier=id, repair=repair, decimal=decimal, device=device
-    )
+    options = given(text or ReadText())
+    written = write_scores(run, data, out, identifier=id, repair=repair, device=device, **options)
     if json:
         print_json(asdict(written))
     items = run_kind(run).plural

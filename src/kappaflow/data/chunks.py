@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kappaflow.data.files import explained
+from kappaflow.data.files import explained, path_and_table
 from kappaflow.data.load import no_such_file, read_source, table_of
 from kappaflow.data.memory import array_columns, from_frame
 from kappaflow.data.naming import FloatArray
@@ -115,7 +115,7 @@ def open_chunks(
     standard input, an Arrow stream). A text file is converted to a parquet file in the folder
     `scratch`, or else in that for temporary files.
     """
-    path, subject = Path(name).expanduser(), f"'{name}'"
+    path, subject = path_and_table(name)[0], f"'{name}'"
     source = _source_on_disk(path, name, reading, scratch)
     if source is not None:
         used = len(source.head.columns)
@@ -207,6 +207,8 @@ class TableOnDisk:
         context: Columns of numbers that the density is conditioned on.
         decimal: The decimal sign of a text file, "." or ","; recognized if None.
         missing: Values that mean a missing one, as text.
+        separator: The sign between the fields of a text file; recognized if None.
+        comment: The sign of comment lines at the top of a text file; none if None.
 
     Example:
         >>> import pathlib, tempfile
@@ -228,6 +230,8 @@ class TableOnDisk:
     context: Sequence[str] = ()
     decimal: Literal[".", ","] | None = None
     missing: Sequence[str] = ()
+    separator: str | None = None
+    comment: str | None = None
 
     def __post_init__(self) -> None:
         """Checks the type of the path."""
@@ -252,6 +256,13 @@ class TableOnDisk:
         if not self.path.exists():
             raise FileError(f"{no_such_file(self.path)}: give the path of a table.")
         reading = Reading.of(
-            self.columns, self.exclude, self.context, None, self.decimal, self.missing
+            self.columns,
+            self.exclude,
+            self.context,
+            None,
+            self.decimal,
+            self.missing,
+            self.separator,
+            self.comment,
         )
         return open_chunks(source, reading, scratch=scratch)

@@ -1,12 +1,10 @@
 """Reads tables from files by suffix, within the available memory. Nothing is ever unpickled."""
 
-import gzip
 import io
 import math
 import sys
 import textwrap
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +14,10 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
-from kappaflow.data.limits import refuse_large, refuse_wide, unpacked
+from kappaflow.data.limits import OPENERS, decompressed, refuse_large, refuse_wide, unpacked
 from kappaflow.data.memory import array_columns, from_frame
 from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect, without_missing
-from kappaflow.data.text import read_delimited
+from kappaflow.data.text import LOOSE, read_delimited
 from kappaflow.errors import FileError, KappaflowError
 
 Reader = Callable[[Path, str, str, Reading], RawTable]
@@ -36,20 +34,42 @@ def standard_input() -> bytes:
     return data
 
 
-def read_file(path: Path, source: str, reading: Reading = READ_ALL) -> RawTable:
-    """Returns the columns of a file; raises FileError if it is not a table."""
+def path_and_table(source: str) -> tuple[Path, str | None]:
+    """Returns the path of a file and the table named after it, as in "events.root::Events"."""
+    path, (name, sign, table) = Path(source).expanduser(), source.partition("::")
+    return (path, None) if path.exists() or not sign else (Path(name).expanduser(), table)
+
+
+def read_file(
+    path: Path, source: str, reading: Reading = READ_ALL, table: str | None = None
+) -> RawTable:
+    """Returns the columns of a file, or of a table in it; raises FileError if there is none."""
     subject, name = f"'{source}'", path.name.lower()
     if path.is_dir():
         raise FileError(f"{subject} is a folder: give a file in it.")
-    reader = next((_READERS[suffix] for suffix in _READERS if name.endswith(suffix)), None)
-    if reader is None:
+    if name.endswith(".zst"):
+        raise FileError(f"{subject} is compressed: decompress it first, by zstd -d {path.name}.")
+    suffix = next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+    if suffix is None:
+        named = ", ".join(name for name in SUFFIXES if _TEXTS.get(name, name) == name)
+        packed = ", ".join(PACKED)
         raise FileError(
-            f"{subject} has no suffix that names a table: use one of {', '.join(_READERS)}."
+            f"{subject} has no suffix that names a table: use one of {named}, text also with "
+            f"{packed} after it."
         )
+    of_many = BINARY_READERS.get(suffix)
+    if table is not None and of_many is None and not suffix.endswith(".zip"):
+        raise FileError(f"{subject} names a table, and a {suffix} file holds only one.")
     with explained(path, subject):
         if path.stat().st_size == 0:
             raise FileError(f"{subject} is empty (0 bytes).")
-        return reader(path, source, subject, reading)
+        if of_many is not None:
+            return without_missing(of_many(path, source, subject, table), reading)
+        if suffix in _READERS:
+            return _READERS[suffix](path, source, subject, reading)
+        is_packed = suffix != _TEXTS[suffix]
+        content = decompressed(path, subject, table) if is_packed else path.read_bytes()
+        return read_delimited(content, source, subject, _TEXTS[suffix], reading)
 
 
 @contextmanager
@@ -76,22 +96,6 @@ def explained(
         way_out = "write it again, or correct its suffix"
         text = f"{damage}: {way_out}." if sentence is None else sentence(kind, reason)
         raise FileError(text) from None
-
-
-def _text(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
-    name = path.name.lower()
-    if name.endswith(".gz"):
-        try:
-            with gzip.open(path) as file:
-                data = unpacked(file, subject)
-        except (gzip.BadGzipFile, EOFError, zlib.error):
-            raise FileError(
-                f"{subject} is not a complete gzip file: compress or copy it again."
-            ) from None
-    else:
-        data = path.read_bytes()
-    separator = "\t" if name.removesuffix(".gz").endswith(".tsv") else None
-    return read_delimited(data, source, subject, separator, reading)
 
 
 def _frame(path: Path, source: str, subject: str, reading: Reading) -> RawTable:
@@ -177,8 +181,11 @@ def _arrays_of(file: BinaryIO, subject: str) -> dict[str, NDArray[Any]]:
         return arrays
 
 
+PACKED = (*OPENERS, ".zip")  # suffixes of compressed files
+_TEXTS = {text + packed: text for text in (".csv", ".tsv", *LOOSE) for packed in ("", *PACKED)}
 _READERS: dict[str, Reader] = {
-    **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), _text),
     **dict.fromkeys((".parquet", ".arrow", ".feather", ".ipc"), _frame),
     **dict.fromkeys((".npy", ".npz"), _numpy),
 }
+BINARY_READERS: dict[str, Callable[..., RawTable]] = {}
+SUFFIXES = (*_TEXTS, *_READERS, *BINARY_READERS)

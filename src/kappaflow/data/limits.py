@@ -1,14 +1,21 @@
-"""How much of a file is read: what fits in memory, and columns that can be fitted."""
+"""How much of a file is read: what fits in memory, also decompressed, and what can be fitted."""
 
+import bz2
+import gzip
+import lzma
 import os
-from gzip import GzipFile
+import zipfile
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kappaflow.errors import FileError
 
 COPIES = 4  # copies of a file's content: unpacked, parsed, as columns, as one array
 MOST_COLUMNS = 100_000
+LISTED = 12  # tables of a file that an error names
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _UNKNOWN = 2**33
 _CHUNK = 2**20
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -48,7 +55,7 @@ def refuse_wide(columns: int, subject: str) -> None:
         )
 
 
-def unpacked(stream: IO[bytes] | GzipFile, subject: str, most: int | None = None) -> bytes:
+def unpacked(stream: IO[bytes] | gzip.GzipFile, subject: str, most: int | None = None) -> bytes:
     """Returns the content of a stream, up to `most` bytes; raises FileError if it is too large."""
     parts, size, room = [], 0, memory_bytes() // COPIES
     while part := stream.read(_CHUNK if most is None else min(_CHUNK, most - size)):
@@ -57,3 +64,42 @@ def unpacked(stream: IO[bytes] | GzipFile, subject: str, most: int | None = None
         if size > room:
             refuse_large(size, subject)
     return b"".join(parts)
+
+
+def decompressed(path: Path, subject: str, table: str | None = None) -> bytes:
+    """Returns the content of a compressed file; of a zip archive that of its file `table`."""
+    suffix = path.suffix.lower()
+    with path.open("rb") as packed:
+        try:
+            if suffix == ".zip":
+                with zipfile.ZipFile(packed) as archive:
+                    names = [name for name in archive.namelist() if not name.endswith("/")]
+                    files = [name for name in names if not name.startswith("__MACOSX/")]
+                    with archive.open(choose_table(files, table, subject, "files")) as stream:
+                        return unpacked(stream, subject)
+            with OPENERS[suffix](packed) as stream:
+                return unpacked(stream, subject)
+        except FileError:
+            raise
+        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile):
+            raise FileError(
+                f"{subject} is not a complete {suffix} file: compress or copy it again."
+            ) from None
+
+
+def choose_table(
+    names: Sequence[str], table: str | None, subject: str, kind: str = "tables"
+) -> str:
+    """Returns the name of the table to read, the only one or `table`; an error lists them."""
+    if table in names or (table is None and len(names) == 1):
+        return names[0] if table is None else table
+    if not names:
+        raise FileError(f"{subject} holds no {kind.removesuffix('s')} that can be read.")
+    listed = ", ".join(f"'{name}'" for name in names[:LISTED])
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    if table is not None:
+        raise FileError(f"{subject} names none of the {kind} {listed}{more}.")
+    raise FileError(
+        f"{subject} holds {len(names)} {kind}, {listed}{more}: name one after the path, such as "
+        f"{subject[:-1]}::{names[0]}'."
+    )

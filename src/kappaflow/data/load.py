@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.columns import Condition, choose_columns, find_column, matches, parse_condition
-from kappaflow.data.files import STDIN, read_file, standard_input
+from kappaflow.data.files import STDIN, path_and_table, read_file, standard_input
 from kappaflow.data.memory import array_columns, read_memory
 from kappaflow.data.naming import BoolArray, FloatArray
 from kappaflow.data.raw import (
@@ -39,6 +39,8 @@ def load_table(
     where: str | Iterable[str] | None = None,
     decimal: Literal[".", ","] | None = None,
     missing: str | Iterable[str] = (),
+    separator: str | None = None,
+    comment: str | None = None,
 ) -> Table:
     """Returns the numbers of a source as a table.
 
@@ -48,10 +50,11 @@ def load_table(
     Arrays and tensors name their columns x0, x1, ...; none of these is left out.
 
     Args:
-        source: A path to a csv, csv.gz, tsv, parquet, arrow, feather, ipc, npy or npz file; "-"
-            for CSV on standard input; the name of a shipped data set or of one that `toy` draws,
-            where no file of that name exists; a data frame of any library, a numpy array, or a
-            torch tensor. Pickles are never read.
+        source: A path to a file: csv, tsv, dat, txt or ecsv, also compressed; parquet, arrow,
+            feather, ipc, npy or npz; h5, fits, root, sqlite, duckdb or xlsx, where a table of
+            several is named as in "events.root::Events". "-" for CSV on standard input; the name
+            of a shipped data set or of one that `toy` draws, where no file of that name exists; a
+            data frame of any library, a numpy array, or a torch tensor. Pickles are never read.
         columns: The columns to model, in that order; all columns of numbers if None. Booleans that
             are named here count as 0 and 1.
         exclude: Columns to leave out.
@@ -63,6 +66,10 @@ def load_table(
             leaves no doubt.
         missing: A value that means a missing one, or several, as text: "-999", "n.a."; "none" if
             numbers such as -999 are measurements.
+        separator: The sign between the fields of a text file, such as ";"; " " stands for any run
+            of blanks. Recognized if None.
+        comment: The sign that starts a comment line at the top of a text file, such as "#". If
+            None, "#" or "%" in .dat, .txt and .ecsv files; a csv or tsv file has none.
 
     Returns:
         The table, its row numbers counted from 1 in the source.
@@ -79,7 +86,8 @@ def load_table(
         >>> table.values.shape
         (12332, 2)
     """
-    return read_table(source, Reading.of(columns, exclude, context, where, decimal, missing))
+    reading = Reading.of(columns, exclude, context, where, decimal, missing, separator, comment)
+    return read_table(source, reading)
 
 
 def check_same_order(rows: object, others: object, argument: str) -> None:
@@ -136,7 +144,7 @@ def table_of(raw: RawTable, reading: Reading, weights: object = None) -> Table:
         left_out=tuple(name for name in raw.columns if name not in {*names, *context_names}),
         source=raw.source,
         integer_columns=whole_columns(values, names),
-        notes=choice.notes,
+        notes=(*raw.notes, *choice.notes),
         warnings=choice.warnings,
         texts={name: _texts(raw, name, keep) for name in reading.texts},
         has_codes=NO_MISSING not in reading.missing,
@@ -155,8 +163,8 @@ def read_source(source: object, reading: Reading) -> RawTable:
         return without_missing(read_memory(source), reading)
     if source == "-":
         return read_delimited(standard_input(), STDIN, STDIN, reading=reading)
-    text = os.fspath(source)
-    path = Path(os.fsdecode(text)).expanduser()
+    text = os.fsdecode(source)
+    path, table = path_and_table(text)
     if isinstance(source, str) and source in table_names() and not path.is_file():
         if source in toy_names():
             return collect(array_columns(toy(source).values, source), source, source)
@@ -167,7 +175,7 @@ def read_source(source: object, reading: Reading) -> RawTable:
             f"{missing}: give a path, or the name of a shipped data set "
             f"({', '.join(table_names())})."
         )
-    return read_file(path, os.fsdecode(text), reading)
+    return read_file(path, text, reading, table)
 
 
 def table_names() -> tuple[str, ...]:

@@ -87,6 +87,7 @@ def _column(name: str, values: NDArray[Any], subject: str) -> Column:
             f"{subject} holds {kind or f'entries of type {values.dtype}'}, not real numbers: give "
             "an array of floats or integers."
         )
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype.kind == "f" and values.dtype != np.float32:
         values = values.astype(np.float64)
     if values.dtype.kind in "SMm":

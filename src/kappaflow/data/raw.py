@@ -40,10 +40,21 @@ class Reading:
     texts: tuple[str, ...] = ()
     lenient: bool = False
     every: bool = False
+    separator: str | None = None
+    comment: str | None = None
 
     def __post_init__(self) -> None:
         if self.decimal not in {None, ".", ","}:
             raise ArgumentError(f"'decimal' should be '.' or ',', got {self.decimal!r}.")
+        sign = self.separator
+        if (
+            sign is not None
+            and sign != "\\t"
+            and (len(sign) != 1 or not sign.isascii() or sign in '"\r\n')
+        ):
+            raise ArgumentError(f"'separator' should be one sign, such as ';', got {sign!r}.")
+        if self.comment is not None and not self.comment.strip():
+            raise ArgumentError(f"'comment' should be a sign, such as '#', got {self.comment!r}.")
 
     @classmethod
     def of(
@@ -54,6 +65,8 @@ class Reading:
         where: str | Iterable[str] | None = None,
         decimal: Decimal | None = None,
         missing: str | Iterable[str] = (),
+        separator: str | None = None,
+        comment: str | None = None,
     ) -> "Reading":
         """Returns the options of a user, each of which may be one text or several."""
         return cls(
@@ -63,6 +76,8 @@ class Reading:
             as_names(() if where is None else where, "where"),
             decimal,
             as_names(missing, "missing"),
+            separator=separator,
+            comment=comment,
         )
 
     @property
@@ -193,7 +208,7 @@ class RawTable:
     """The columns of a source, of one length; `subject` names the source in a sentence.
 
     `lines` holds the line of a text file on which each row starts, counted from 1, and `labels`
-    the index of a data frame that has one.
+    the index of a data frame that has one. `notes` are those on the source.
     """
 
     columns: dict[str, Column]
@@ -201,6 +216,7 @@ class RawTable:
     subject: str
     lines: IntArray | None = None
     labels: NDArray[Any] | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def row_count(self) -> int:

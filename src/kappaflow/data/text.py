@@ -6,9 +6,10 @@ A table larger than memory is converted once to a parquet file of texts.
 import codecs
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from kappaflow.data.limits import refuse_wide
 from kappaflow.data.naming import IntArray
-from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect
+from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect, quoted
 from kappaflow.data.text_numbers import (
     TextColumn,
     cleaned,
@@ -32,8 +33,14 @@ if TYPE_CHECKING:
 
 START = 10**6  # characters from which separator and header are found
 SEPARATORS = ",;\t"
+BLANKS = " "  # a separator: any run of blanks
+ECSV = ".ecsv"  # of astropy: the line after the comments is the header
+SIGNS = ("#", "%")  # of comment lines
 LINES_TRIED = 5  # lines by which the separator is found
+NUMBERS_APART = re.compile(r"\d[ \t]+[+-]?[.,]?\d")
 Store = Callable[["pl.LazyFrame"], "pl.LazyFrame"]  # stores cells and returns what it stored
+LOOSE = (".dat", ".txt", ECSV)  # suffixes of files with comments, often without a header
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 LINE_ENDS = "line ends"  # a column: how many there are within the quotes of a row
 
 
@@ -45,10 +52,10 @@ class TextTable:
     """
 
     def __init__(
-        self, cells: "pl.LazyFrame", header: list[str], source: str, subject: str, reading: Reading
+        self, cells: "pl.LazyFrame", layout: "_Layout", source: str, reading: Reading
     ) -> None:
         self.cells, self.reading = cells, reading
-        self._first_line = 2 + sum(name.count("\n") for name in header)
+        header, subject, self._first_line = layout.header, layout.subject, layout.first_line
         ends = cells.select(LINE_ENDS).collect()[LINE_ENDS].to_numpy().astype(np.int64)
         self.rows = len(ends)
         self._line_ends = np.cumsum(ends) - ends if ends.any() else None  # before each row
@@ -69,7 +76,7 @@ class TextTable:
                 )
                 columns.append(text.column(is_first=not header[index] and not columns))
                 self._columns[name] = index, text
-        self.head = collect(columns, source, subject)
+        self.head = replace(collect(columns, source, subject), notes=layout.notes)
 
     def read(self, start: int, count: int, names: Sequence[str] | None = None) -> RawTable:
         """Returns some rows: the named columns, or all."""
@@ -111,15 +118,27 @@ def read_delimited(
     data: bytes,
     source: str,
     subject: str,
-    separator: str | None = None,
+    suffix: str = ".csv",
     reading: Reading = READ_ALL,
 ) -> RawTable:
-    """Returns the columns of a text with a header line."""
+    """Returns the columns of a text, written as files with this suffix are."""
     text = decoded(data, subject)
-    layout = _Layout(text, lambda: io.StringIO(text), separator, subject, reading)
+    layout = _Layout(text, lambda: io.StringIO(text), suffix, subject, reading)
+    if layout.separator == BLANKS:
+        text = _single_blanks(text)
     cells = layout.cells(io.BytesIO(text.encode()), lambda cells: cells.collect().lazy())
-    table = TextTable(cells, layout.header, source, subject, reading)
+    table = TextTable(cells, layout, source, reading)
     return table.read(0, table.rows)
+
+
+def _single_blanks(text: str) -> str:
+    """Returns lines with one blank for each run of them, outside of quotes, and none around."""
+    if '"' in text:
+        quoted_or_run = r'"[^"\n]*"|[ \t]+'
+        text = re.sub(quoted_or_run, lambda part: part[0] if part[0][0] == '"' else " ", text)
+    else:
+        text = re.sub(r"[ \t]+", " ", text)
+    return re.sub(r"(?m)^ | (?=\r?$)", "", text)
 
 
 def convert_text(
@@ -132,13 +151,15 @@ def convert_text(
         start = file.read(START)
         file.seek(max(0, path.stat().st_size - START))
         end = file.read()
+    if start.startswith(UTF16):
+        raise ValueError(f"{subject} is not text that polars reads")
     _refuse_binary(start + end, subject)
     try:  # a character may be cut at the end
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(start).replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise _not_utf8(error, 1 + error.object.count(b"\n", 0, error.start), subject) from None
-    if "\n" not in text:
-        raise ValueError(f"{subject} has lines that polars does not see")
+    if "\n" not in text or reading.separator == BLANKS:
+        raise ValueError(f"{subject} has lines or runs of blanks that polars does not see")
     blank = max(0, end.count(b"\n", len(end.rstrip(b"\r\n"))) - 1)  # lines at the end, no rows
 
     def stored(cells: "pl.LazyFrame") -> "pl.LazyFrame":
@@ -146,25 +167,63 @@ def convert_text(
         scan = pl.scan_parquet(converted, glob=False)
         return scan.head(scan.select(pl.len()).collect().item() - blank) if blank else scan
 
-    separator = "\t" if path.suffix.lower() == ".tsv" else None
-    layout = _Layout(text, lambda: _lines_of(path, subject), separator, subject, reading)
-    return TextTable(layout.cells(path, stored), layout.header, source, subject, reading)
+    layout = _Layout(text, lambda: _lines_of(path, subject), path.suffix.lower(), subject, reading)
+    return TextTable(layout.cells(path, stored), layout, source, reading)
 
 
 class _Layout:
-    """How a text is split into cells, by its first lines; `lines` returns all once more."""
+    """How a text is split into cells, by its first lines; `lines` returns all once more.
+
+    `first_line` is that of the first row, from 1. Comment lines at the top are skipped: `signs`
+    start them. The last one is the header if it has a word for each field of a row of numbers.
+    """
 
     def __init__(
         self,
         start: str,
         lines: Callable[[], Iterable[str]],
-        separator: str | None,
+        suffix: str,
         subject: str,
         reading: Reading,
     ) -> None:
-        self.lines, self.subject = lines, subject
-        self.separator = separator or separator_of(start, reading.decimal)
-        self.header = header_of(start, self.separator, subject)
+        self.lines, self.subject, self.notes = lines, subject, ()
+        is_loose = suffix in LOOSE
+        self._signs = (reading.comment,) if reading.comment else SIGNS * is_loose
+        rows = start[:START].split("\n")
+        comments = list(takewhile(self._is_comment, rows)) if self._signs else []
+        body = "\n".join(rows[len(comments) :])
+        if not body.strip():
+            raise FileError(f"{subject} holds comments only: it should hold rows of numbers.")
+        mark = "\t" if suffix == ".tsv" else separator_of(body, reading.decimal, loose=is_loose)
+        self.separator = (reading.separator or mark).replace("\\t", "\t")
+        self.comments = len(comments)
+        if self.separator == BLANKS:
+            body = _single_blanks(body)
+        first = _fields(body, self.separator, subject)
+        names = None
+        if self._signs and suffix != ECSV and any(_is_number(field) for field in first):
+            names = self._header_in(comments, len(first))
+            if names is None and is_loose:
+                names = [f"x{index}" for index in range(len(first))]
+                self.notes = (
+                    f"{subject} has no header: its columns are called {quoted(names, 3)}",
+                )
+        self.has_header = names is None
+        self.header = header_of(first, subject) if names is None else names
+        ends = sum(name.count("\n") for name in self.header)
+        self.first_line = 1 + self.comments + (1 + ends) * self.has_header
+
+    def _is_comment(self, line: str) -> bool:
+        return not line.strip() or line.lstrip().startswith(self._signs)
+
+    def _header_in(self, comments: list[str], width: int) -> list[str] | None:
+        """Returns the words of the last comment, if they are as many as the columns."""
+        last = next((line.strip() for line in reversed(comments) if line.strip()), "")
+        signs = "|".join(map(re.escape, self._signs))
+        text = re.sub(rf"^(?:{signs})+", "", last).strip()
+        words = [word.strip(",;") for word in text.split()]
+        fields = words if self.separator == BLANKS else _fields(text, self.separator, self.subject)
+        return next((names for names in (fields, words) if len(names) == width), None)
 
     def cells(self, source: Path | io.BytesIO, stored: Store) -> "pl.LazyFrame":
         """Returns stored columns of texts, named 0, 1, ..., and the line ends in each row."""
@@ -172,7 +231,14 @@ class _Layout:
 
         width = len(self.header)
         try:
-            scan = pl.scan_csv(source, separator=self.separator, infer_schema=False, glob=False)
+            scan = pl.scan_csv(
+                source,
+                separator=self.separator,
+                has_header=self.has_header,
+                skip_lines=self.comments,
+                infer_schema=False,
+                glob=False,
+            )
             names = scan.collect_schema().names()
             if len(names) != width:
                 raise pl.exceptions.ComputeError("the rows have another width than the header")
@@ -195,21 +261,26 @@ class _Layout:
 
     def _refuse_ragged(self) -> None:
         """Raises FileError for the first row that has more or fewer fields than the header."""
-        reader, width = csv.reader(self.lines(), delimiter=self.separator), len(self.header)
+        rows, width = islice(self.lines(), self.comments, None), len(self.header)
+        reader = csv.reader(rows, delimiter=self.separator)
         try:
             row = next((row for row in reader if row and len(row) != width), None)
         except csv.Error as error:
-            raise FileError(
-                f"line {reader.line_num} of {self.subject} cannot be read: {error}."
-            ) from None
+            line = self.comments + reader.line_num
+            raise FileError(f"line {line} of {self.subject} cannot be read: {error}.") from None
         if row is None:
             return
         fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
-        comma = f", or if it is a decimal comma, name it ({option('decimal', ',')})"
+        sign = self.header[0][:1]
+        hint = ""
+        if not self._signs and sign in SIGNS:
+            hint = f", or if lines with {sign} are comments, name it ({option('comment', sign)})"
+        elif width == 1 and self.separator == ",":
+            hint = f", or if it is a decimal comma, name it ({option('decimal', ',')})"
         raise FileError(
-            f"line {reader.line_num} of {self.subject} has {fields} where the header has {width}: "
-            f"correct that line, or quote the text that holds the separator '{self.separator}'"
-            f"{comma * (width == 1 and self.separator == ',')}."
+            f"line {self.comments + reader.line_num} of {self.subject} has {fields} where the "
+            f"{'first row' if self.notes else 'header'} has {width}: correct that line, or quote "
+            f"the text that holds the separator '{self.separator}'{hint}."
         )
 
 
@@ -224,7 +295,15 @@ def _lines_of(path: Path, subject: str) -> Iterator[str]:
 
 
 def decoded(data: bytes, subject: str) -> str:
-    """Returns UTF-8 as text with one kind of line end; raises FileError for anything else."""
+    """Returns UTF-8 as text with one kind of line end; raises FileError for anything else.
+
+    UTF-16 with a byte order mark is read too.
+    """
+    if data.startswith(UTF16):
+        try:
+            data = data.decode("utf-16").encode()
+        except UnicodeDecodeError:
+            raise FileError(f"{subject} is UTF-16 text that is cut off: save it again.") from None
     _refuse_binary(data, subject)
     try:
         text = data.decode("utf-8-sig")
@@ -239,8 +318,6 @@ def decoded(data: bytes, subject: str) -> str:
 
 
 def _refuse_binary(data: bytes, subject: str) -> None:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise FileError(f"{subject} is UTF-16 text: save it as UTF-8.")
     if b"\0" in data:
         raise FileError(f"{subject} holds binary data, not a table in text form.")
 
@@ -252,11 +329,12 @@ def _not_utf8(error: UnicodeDecodeError, line: int, subject: str) -> FileError:
     )
 
 
-def separator_of(text: str, decimal: str | None = None) -> str:
+def separator_of(text: str, decimal: str | None = None, *, loose: bool = False) -> str:
     """Returns the separator that gives the first lines the most fields, as many each.
 
     If none does, it is the first of comma, semicolon and tab in the header. A decimal comma that
-    the user named is no separator, unless it is one in the header.
+    the user named is no separator, unless it is one in the header. Fields of a `loose` text may be
+    separated by blanks: they are if no sign does, or if blanks separate numbers between commas.
     """
     start = text[:START]
     header = text.split("\n", 1)[0]
@@ -264,6 +342,9 @@ def separator_of(text: str, decimal: str | None = None) -> str:
     marks = SEPARATORS.replace(",", "") if is_single else SEPARATORS
     widths = {mark: _width(start, mark) for mark in marks}
     best = max(marks, key=widths.__getitem__)
+    lines = "\n".join(start.split("\n", LINES_TRIED)[:LINES_TRIED])
+    if loose and (widths[best] <= 1 or (best == "," and NUMBERS_APART.search(lines))):
+        return BLANKS
     if widths[best] > 1:
         return best
     return next((mark for mark in marks if mark in header), marks[0])
@@ -279,14 +360,22 @@ def _width(text: str, separator: str, lines: int = LINES_TRIED) -> int:
     return widths.pop() if len(widths) == 1 else 0
 
 
-def header_of(text: str, separator: str, subject: str) -> list[str]:
-    """Returns the names in the first line; raises an error if it is no header."""
+def _fields(text: str, separator: str, subject: str) -> list[str]:
+    """Returns the fields of the first line, without blanks around them."""
     try:
-        first = next(csv.reader(io.StringIO(text[:START]), delimiter=separator))
+        first = next(csv.reader(io.StringIO(text), delimiter=separator), [])
     except csv.Error as error:
         raise FileError(f"the header of {subject} cannot be read: {error}.") from None
     refuse_wide(len(first), subject)
-    names = [name.strip() for name in first]
+    return [field.strip() for field in first]
+
+
+def _is_number(field: str) -> bool:
+    return all_numbers([field.replace(",", ".")])
+
+
+def header_of(names: list[str], subject: str) -> list[str]:
+    """Returns the fields of the first line; raises an error if they are no names of columns."""
     if all_numbers(names) and not consecutive(names):
         raise DataError(
             f"the first line of {subject} holds numbers ({', '.join(names[:3])}), not names of "

@@ -1,13 +1,13 @@
 """Scores and samples of runs on data of any kind."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import check_writable
-from kappaflow.data.raw import Decimal
 from kappaflow.data.write import table_writer
 from kappaflow.errors import ArgumentError
+from kappaflow.options import TextFormat
 from kappaflow.runs.stored import open_run, run_kind
 from kappaflow.runs.written import Columns, Written
 
@@ -17,8 +17,8 @@ def score_run(
     data: str,
     *,
     identifier: str | None = None,
-    decimal: Decimal | None = None,
     device: str | None = None,
+    **text: Unpack[TextFormat],
 ) -> Columns:
     """Returns the log-density and the percentile of each row or image of some data.
 
@@ -26,8 +26,9 @@ def score_run(
     score: its numbers are NaN. With padding that has no density, joint_log_prob, the density of a
     row and its padding, replaces log_prob. A percentile of 1 means that 99 % of the held-out data
     has a higher density. A column `identifier` of a table is copied, as text. Images are anything
-    that `kappaflow.load_images` takes. The device is "cpu" (the default) or "cuda". A warning
-    says if more than a tenth of the rows lie outside of the range of the training rows.
+    that `kappaflow.load_images` takes. `decimal`, `separator` and `comment` say how a text file is
+    written, by default as the data of the run. The device is "cpu" (the default) or "cuda". A
+    warning says if more than a tenth of the rows lie outside of the range of the training rows.
 
     Returns:
         Columns. For a table: row (its number, from 1), the identifier if one is named, log_prob
@@ -41,7 +42,7 @@ def score_run(
         FileError: The run is not finished, or a file cannot be read.
     """
     run = open_run(folder, device, finished=True)
-    return run_kind(folder).scores(run, data, identifier=identifier, decimal=decimal).together()
+    return run_kind(folder).scores(run, data, identifier=identifier, **text).together()
 
 
 def write_scores(
@@ -51,8 +52,8 @@ def write_scores(
     *,
     identifier: str | None = None,
     repair: Literal["drop"] | None = None,
-    decimal: Decimal | None = None,
     device: str | None = None,
+    **text: Unpack[TextFormat],
 ) -> Written:
     """Writes the scores of `score_run` to a file or to standard output.
 
@@ -72,9 +73,7 @@ def write_scores(
     run, kind = open_run(folder, device, finished=True), run_kind(folder)
     kind.refuse({"repair": repair})
     with table_writer(out) as writer:
-        scores = kind.scores(
-            run, data, identifier=identifier, decimal=decimal, scratch=writer.folder
-        )
+        scores = kind.scores(run, data, identifier=identifier, scratch=writer.folder, **text)
         return scores.write(writer, repair)
 
 
@@ -85,21 +84,21 @@ def sample_run(
     context: str | None = None,
     temperature: float = 1.0,
     seed: int = 0,
-    decimal: Decimal | None = None,
     device: str | None = None,
+    **text: Unpack[TextFormat],
 ) -> Columns:
     """Returns samples of the flow of a run on a table, by column, in the units of the data.
 
     There are n samples, or n for each row of the data `context`, whose columns are returned too.
-    The decimal sign of the context is by default that of the data of the run. The device is "cpu"
-    (the default) or "cuda". A warning says if many context rows lie outside of the training range.
+    The options of a text file are as for `score_run`. The device is "cpu" (the default) or "cuda".
+    A warning says if many context rows lie outside of the training range.
 
     Raises:
         ArgumentError: An argument is out of its range, a context is missing or not needed, or the
             device does not exist.
     """
     check_sampling(n, temperature, seed)
-    options = {"context": context, "temperature": temperature, "seed": seed, "decimal": decimal}
+    options = {"context": context, "temperature": temperature, "seed": seed, **text}
     return run_kind(folder).samples(open_run(folder, device), n, **options).together()
 
 
@@ -112,8 +111,8 @@ def write_samples(
     class_name: str | None = None,
     temperature: float = 1.0,
     seed: int = 0,
-    decimal: Decimal | None = None,
     device: str | None = None,
+    **text: Unpack[TextFormat],
 ) -> Written:
     """Writes samples of the flow of a run to a file or to standard output.
 
@@ -127,7 +126,7 @@ def write_samples(
         ArgumentError: An argument is out of its range or for other data.
     """
     check_sampling(n, temperature, seed)
-    options = {"context": context, "class_name": class_name, "decimal": decimal}
+    options = {"context": context, "class_name": class_name, **text}
     return run_kind(folder).write_samples(
         open_run(folder, device), n, out, temperature=temperature, seed=seed, **options
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, Unpack
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -14,11 +14,11 @@ from pydantic import BaseModel, ConfigDict
 from kappaflow.conditioning import layers_of
 from kappaflow.data import Dataset, check_writable
 from kappaflow.data.batches import Batch
-from kappaflow.data.raw import Decimal
 from kappaflow.data.write import table_writer
 from kappaflow.diagnosis import Diagnosis, Finding
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
+from kappaflow.options import TextFormat
 from kappaflow.report.general import GeneralCharts, general_page
 from kappaflow.report.page import Page
 from kappaflow.report.result import HeldOut
@@ -231,7 +231,7 @@ class RunKind(ABC):
     page: ClassVar[Callable[..., Page]] = staticmethod(general_page)
 
     @abstractmethod
-    def read(self, run: Any, flow: Flow, source: str, *, decimal: Decimal | None = None) -> Any:  # noqa: ANN401
+    def read(self, run: Any, flow: Flow, source: str, **text: Unpack[TextFormat]) -> Any:  # noqa: ANN401
         """Returns other data than that of a run, in the form of its flow."""
 
     @abstractmethod

@@ -198,6 +198,8 @@ def fit_auto(
     where: str | Iterable[str] | None = None,
     missing: str | Iterable[str] = (),
     decimal: Literal[".", ","] | None = None,
+    separator: str | None = None,
+    comment: str | None = None,
     search_time: float = 60.0,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
@@ -223,8 +225,10 @@ def fit_auto(
         context: Columns that the density is conditioned on.
         where: A condition that rows have to meet, such as "class=g", or several.
         missing: Values that mean a missing one, such as "-999".
-        decimal: The decimal sign of a text file. This and the five before are as for
-            `kappaflow.fit`.
+        decimal: The decimal sign of a text file.
+        separator: The sign between the fields of a text file.
+        comment: The sign of comment lines at the top of a text file. This and the seven before are
+            as for `kappaflow.fit`.
         search_time: Time limit of the search in seconds; 0 skips it. A search takes at most about
             a quarter of `max_time_s` or of `max_epochs`; on a busy machine it does less.
         progress: Show what is being trained; by default on a terminal and in a notebook.
@@ -254,7 +258,7 @@ def fit_auto(
         )
     search = ModelSearch(seconds=search_time, learning_rate=settings.get("learning_rate"))
     checked = checked_settings(OPTIONS, **settings)
-    reading = Reading.of(columns, exclude, context, where, decimal, missing)
+    reading = Reading.of(columns, exclude, context, where, decimal, missing, separator, comment)
     table = as_table(data, reading, weights)
     domains = domains_of(bounds, table)
     rows = split_rows(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
@@ -11,9 +11,10 @@ from kappaflow.data import Table
 from kappaflow.data.chunks import chunk_size
 from kappaflow.data.load import read_table
 from kappaflow.data.naming import require_finite
-from kappaflow.data.raw import Decimal, Reading, quoted
+from kappaflow.data.raw import Reading, quoted
 from kappaflow.data.rounding import rounded_samples
 from kappaflow.errors import ArgumentError
+from kappaflow.options import TextFormat
 from kappaflow.runs.ranges import rows_outside
 from kappaflow.runs.written import Chunked, Columns
 
@@ -41,7 +42,7 @@ class Samples(Chunked):
         class_name: str | None = None,
         temperature: float = 1.0,
         seed: int = 0,
-        decimal: Decimal | None = None,
+        **text: Unpack[TextFormat],
     ) -> None:
         if class_name is not None:
             raise ArgumentError("'class' should be left out: this run is not on images.")
@@ -54,7 +55,7 @@ class Samples(Chunked):
             what = needed if names else "be left out: the flow has none"
             raise ArgumentError(f"'context' should {what}.")
         if context is not None:
-            table = finite_table(context, names, [], self._run.reading(decimal))
+            table = finite_table(context, names, [], self._run.reading(**text))
             self.outside = rows_outside(table, run.calibration.ranges)
             self._context, self.counted = table.values, len(table)
         self.rows = n * self.counted

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import torch
@@ -13,8 +13,9 @@ from kappaflow.data.batches import domains_in
 from kappaflow.data.chunks import open_chunks
 from kappaflow.data.naming import describe_rows
 from kappaflow.data.prepare import noisy
-from kappaflow.data.raw import Decimal, Reading
+from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, DataError
+from kappaflow.options import TextFormat
 from kappaflow.runs.ranges import rows_outside
 from kappaflow.runs.written import Chunked, Columns
 from kappaflow.storage import file_stamp
@@ -37,25 +38,25 @@ class Scores(Chunked):
         data: str,
         *,
         identifier: str | None = None,
-        decimal: Decimal | None = None,
         scratch: Path | None = None,
+        **text: Unpack[TextFormat],
     ) -> None:
         self._open, self.run, self.flow = run, run.config, run.flow
         self._data = data
-        reading = self._reading(identifier, decimal)
+        reading = self._reading(identifier, text)
         self._chunks = open_chunks(
             data, reading, multiple=rows_at_once(self.flow), scratch=scratch
         )
         self.rows = self.counted = self._chunks.rows
 
-    def _reading(self, identifier: str | None, decimal: Decimal | None) -> Reading:
+    def _reading(self, identifier: str | None, text: TextFormat) -> Reading:
         """Returns how to read data to score; a column `identifier` is kept as text."""
         if identifier in (*self.run.columns, *self.run.context_columns):
             raise ArgumentError(
                 f"'id' should name a column that the run does not use, got {identifier!r}."
             )
         return replace(
-            self.run.reading(decimal),
+            self.run.reading(**text),
             columns=tuple(self.run.columns),
             context=tuple(self.run.context_columns),
             texts=() if identifier is None else (identifier,),

@@ -72,7 +72,14 @@ class TableConfig(TableOptions, DataConfig):
         """Returns which rows and columns are read, and how."""
         exclude = self.exclude if self.weights is None else [*self.exclude, self.weights]
         return Reading.of(
-            self.columns, exclude, self.context, self.where, self.decimal, self.missing
+            self.columns,
+            exclude,
+            self.context,
+            self.where,
+            self.decimal,
+            self.missing,
+            self.separator,
+            self.comment,
         )
 
     def load(self) -> "TableData":
@@ -306,6 +313,8 @@ def _split_request(config: TableConfig) -> SplitRequest:
         tuple(config.context),
         decimal=config.decimal,
         missing=tuple(config.missing),
+        separator=config.separator,
+        comment=config.comment,
     )
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")  # of all recipes
     return SplitRequest(table, FRACTIONS, config.split_seed, dtype)

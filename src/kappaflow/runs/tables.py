@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack, get_type_hints
 
 from pydantic import Field
 
@@ -11,10 +11,11 @@ from kappaflow.data import Dataset, Table
 from kappaflow.data.batches import Batch, domains_in
 from kappaflow.data.naming import describe_values
 from kappaflow.data.prepare import noisy
-from kappaflow.data.raw import Decimal, Reading
+from kappaflow.data.raw import Reading
 from kappaflow.data.table import Grid
 from kappaflow.diagnosis import Diagnosis, Finding, data_findings
 from kappaflow.flows import Flow
+from kappaflow.options import TextFormat
 from kappaflow.report.content import TableCharts
 from kappaflow.report.page import Page
 from kappaflow.report.result import TABLE
@@ -44,12 +45,14 @@ class TableRunConfig(RunConfig[TableConfig]):
         """The rounded columns; of an older run their values are not known, and unused."""
         return {name: Grid(width) for name, width in self.widths.items()} | self.grids
 
-    def reading(self, decimal: Decimal | None = None) -> Reading:
-        """Returns how other data for the run is read; `decimal` replaces its decimal sign."""
+    def reading(self, **text: Unpack[TextFormat]) -> Reading:
+        """Returns how other data for the run is read; `text` replaces how its text is written."""
         source = self.source
         if source is None:
-            return Reading(decimal=decimal)
-        return Reading(decimal=decimal or source.decimal, missing=tuple(source.missing))
+            return Reading(**text)
+        names = get_type_hints(TextFormat)
+        text = TextFormat(**{name: text.get(name) or getattr(source, name) for name in names})
+        return Reading(missing=tuple(source.missing), **text)
 
     def read_again(self, source: TableConfig) -> TableData:
         """Returns the data, without noise if the run added none, as an older version did."""
@@ -73,9 +76,9 @@ class TableRuns(RunKind):
     page: ClassVar[Callable[..., Page]] = staticmethod(table_page)
 
     def read(
-        self, run: TableRunConfig, flow: Flow, source: str, *, decimal: Decimal | None = None
+        self, run: TableRunConfig, flow: Flow, source: str, **text: Unpack[TextFormat]
     ) -> Table:
-        table = finite_table(source, run.columns, run.context_columns, run.reading(decimal))
+        table = finite_table(source, run.columns, run.context_columns, run.reading(**text))
         return noisy(table, run.rounded, domains_in(flow, table))
 
     def split_data(

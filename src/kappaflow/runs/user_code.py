@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from kappaflow.data import Table, load_table
 from kappaflow.data.naming import describe_values, require_finite
-from kappaflow.data.raw import Decimal
 from kappaflow.diagnosis import (
     Diagnosis,
     ShowStep,
@@ -34,6 +33,7 @@ from kappaflow.diagnosis import (
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.foreign import wrap
 from kappaflow.goodness.goodness import matcher
+from kappaflow.options import TextFormat
 from kappaflow.training.distributed import existing_device
 
 MODULE_NAME = "_examined_by_kappaflow"
@@ -60,8 +60,8 @@ def diagnose_code(
     *,
     thorough: bool = False,
     progress: ShowStep = quietly,
-    decimal: Decimal | None = None,
     device: str | None = None,
+    **text: Unpack[TextFormat],
 ) -> tuple[Diagnosis, str]:
     """Returns the diagnosis of a flow that code makes, and a description of the points.
 
@@ -85,7 +85,7 @@ def diagnose_code(
         with _one_sentence_errors(home):
             subject = subject.on(to)
             if data is not None:
-                table = load_table(data, context=list(context), decimal=decimal)
+                table = load_table(data, context=list(context), **text)
                 require_finite(table, data)
                 return _at_rows(subject, table, to, options), f"rows of {data}"
             if context:

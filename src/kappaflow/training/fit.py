@@ -66,6 +66,8 @@ def fit(
     where: str | Iterable[str] | None = None,
     missing: str | Iterable[str] = (),
     decimal: Literal[".", ","] | None = None,
+    separator: str | None = None,
+    comment: str | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     optimizer: MakeOptimizer | None = None,
@@ -114,8 +116,10 @@ def fit(
         where: A condition that rows of `data` and `validation` have to meet, such as "class=g",
             or several. `weights` are still those of all rows.
         missing: Values that mean a missing one, such as "-999".
-        decimal: The decimal sign of a text file. This and the five before are the options of
-            `kappaflow.load_table`.
+        decimal: The decimal sign of a text file.
+        separator: The sign between the fields of a text file.
+        comment: The sign of comment lines at the top of a text file. This and the seven before are
+            the options of `kappaflow.load_table`.
         progress: Show a progress bar; by default on a terminal and in a notebook.
         callbacks: Called after each epoch: `Callback`, such as `kappaflow.training.TensorBoard`.
         optimizer: A function that makes an optimizer of torch from the list of parameters, such as
@@ -153,7 +157,7 @@ def fit(
     data, validation = (
         read_torch_data(rows, own) if is_torch_data(rows) else rows for rows in (data, validation)
     )
-    reading = Reading.of(columns, exclude, context, where, decimal, missing)
+    reading = Reading.of(columns, exclude, context, where, decimal, missing, separator, comment)
     if not isinstance(flow, Flow):
         flow = _wrapped(flow, data, reading)
     request = _DataRequest(
