@@ -111,5 +111,5 @@ def _list_sets(*, json: bool) -> None:
     for data_set in images:
         print_text(f"{data_set.name}: {data_set.description}")
         print_text(f"  comes with {data_set.package}; {data_set.citation}\n")
-    print_text("A csv, tsv, parquet, arrow, npy or npz file will do: kappaflow fit FILE")
+    print_text("A csv, txt, parquet, npy, h5, fits or root file will do: kappaflow fit FILE")
     print_text("A folder of images will do: kappaflow fit FOLDER --size 32")

@@ -53,7 +53,7 @@ def depth(
     Parameters
     ----------
     data
-        A csv, tsv, parquet, arrow, npy or npz file, a folder of images, or the name of a data set.
+        A table in a file, as for kappaflow fit, a folder of images, or the name of a data set.
     out
         The folder for the runs and the page.
     partitions

@@ -44,7 +44,7 @@ def tradeoff(
     Parameters
     ----------
     data
-        A csv, tsv, parquet, arrow, npy or npz file, or the name of a set of tables.
+        A table in a file, as for kappaflow fit, or the name of a set of tables.
     out
         The folder for the runs and the page.
     budgets

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
+from kappaflow.data.binary_files import BINARY_READERS
 from kappaflow.data.limits import OPENERS, decompressed, refuse_large, refuse_wide, unpacked
 from kappaflow.data.memory import array_columns, from_frame
 from kappaflow.data.raw import READ_ALL, Column, RawTable, Reading, collect, without_missing
@@ -187,5 +188,4 @@ _READERS: dict[str, Reader] = {
     **dict.fromkeys((".parquet", ".arrow", ".feather", ".ipc"), _frame),
     **dict.fromkeys((".npy", ".npz"), _numpy),
 }
-BINARY_READERS: dict[str, Callable[..., RawTable]] = {}
 SUFFIXES = (*_TEXTS, *_READERS, *BINARY_READERS)
