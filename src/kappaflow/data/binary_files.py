@@ -7,7 +7,6 @@ note. A file of several tables needs the name of one.
 import io
 import math
 import re
-import sqlite3
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -199,6 +198,7 @@ def _table(arrays: Arrays, source: str, subject: str) -> RawTable:
 
 
 def _sqlite(path: Path, source: str, subject: str, table: str | None) -> RawTable:
+    sqlite3 = _imported("sqlite3", subject)
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
         connection.execute("PRAGMA trusted_schema = OFF")
         listing = "SELECT 'main', name FROM sqlite_master WHERE type = 'table'"

@@ -1,21 +1,19 @@
 """How much of a file is read: what fits in memory, also decompressed, and what can be fitted."""
 
-import bz2
-import gzip
-import lzma
 import os
 import zipfile
-import zlib
 from collections.abc import Sequence
+from gzip import GzipFile
+from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from kappaflow.errors import FileError
 
 COPIES = 4  # copies of a file's content: unpacked, parsed, as columns, as one array
 MOST_COLUMNS = 100_000
 LISTED = 12  # tables of a file that an error names
-OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS = {".gz": "gzip", ".bz2": "bz2", ".xz": "lzma"}  # not every Python has them all
 _UNKNOWN = 2**33
 _CHUNK = 2**20
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
@@ -55,7 +53,7 @@ def refuse_wide(columns: int, subject: str) -> None:
         )
 
 
-def unpacked(stream: IO[bytes] | gzip.GzipFile, subject: str, most: int | None = None) -> bytes:
+def unpacked(stream: IO[bytes] | GzipFile, subject: str, most: int | None = None) -> bytes:
     """Returns the content of a stream, up to `most` bytes; raises FileError if it is too large."""
     parts, size, room = [], 0, memory_bytes() // COPIES
     while part := stream.read(_CHUNK if most is None else min(_CHUNK, most - size)):
@@ -77,11 +75,11 @@ def decompressed(path: Path, subject: str, table: str | None = None) -> bytes:
                     files = [name for name in names if not name.startswith("__MACOSX/")]
                     with archive.open(choose_table(files, table, subject, "files")) as stream:
                         return unpacked(stream, subject)
-            with OPENERS[suffix](packed) as stream:
+            with import_module(OPENERS[suffix]).open(packed) as stream:
                 return unpacked(stream, subject)
-        except FileError:
+        except (FileError, ImportError, MemoryError, RuntimeError):  # also of a password
             raise
-        except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile):
+        except Exception:
             raise FileError(
                 f"{subject} is not a complete {suffix} file: compress or copy it again."
             ) from None
