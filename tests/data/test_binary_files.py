@@ -219,6 +219,17 @@ def test_a_table_that_does_not_fit_in_memory_is_refused(tmp_path, monkeypatch, n
         load_table(tmp_path / name)
 
 
+def test_no_class_is_made_from_a_root_file(tmp_path, monkeypatch):
+    """Where uproot does not know a version of a class, it would execute code from the file."""
+    write_root(tmp_path / "t.root", "events")
+    monkeypatch.setattr(uproot.classes["TTree"], "known_versions", {})
+    with uproot.open(tmp_path / "t.root") as file:
+        assert file["events"].num_entries  # uproot alone makes the class
+    monkeypatch.setattr(uproot.classes["TTree"], "known_versions", {})
+    with pytest.raises(FileError, match="code is never made from a file"):
+        load_table(tmp_path / "t.root")
+
+
 def test_a_bomb_of_a_workbook_is_refused(tmp_path, monkeypatch):
     """By the sizes in the archive."""
     monkeypatch.setattr(limits, "memory_bytes", lambda: 2**20)

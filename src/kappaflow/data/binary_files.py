@@ -9,8 +9,8 @@ import math
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -164,7 +164,7 @@ def _field(unit: Any, column: Any) -> NDArray[Any] | None:  # noqa: ANN401
 def _root(path: Path, source: str, subject: str, table: str | None) -> RawTable:
     """Returns the branches of a tree that have a fixed number of numbers for each entry."""
     uproot = _imported("uproot", subject)
-    with uproot.open(path) as file:
+    with _without_code(subject), uproot.open(path) as file:
         names = dict.fromkeys(file.keys(cycle=False, filter_classname=_TREES))
         tree = file[choose_table(list(names), table, subject)]
         kinds = tree.typenames()
@@ -174,6 +174,25 @@ def _root(path: Path, source: str, subject: str, table: str | None) -> RawTable:
         refuse_large(tree.num_entries * width * _OF_A_VALUE, subject)
         arrays = {name: tree[name].array(library="np") if name in flat else None for name in kinds}
     return _table(arrays, source, subject)
+
+
+@contextmanager
+def _without_code(subject: str) -> Iterator[None]:
+    """A context in which uproot refuses objects that it would read by code made from the file."""
+    parts = _imported("uproot.deserialization", subject)
+    compile_class = parts.compile_class
+
+    def refuse(*_: object) -> None:
+        raise FileError(
+            f"{subject} describes classes of its own, and code is never made from a file: write "
+            "its numbers to a tree of plain branches, or to parquet."
+        )
+
+    parts.compile_class = refuse
+    try:
+        yield
+    finally:
+        parts.compile_class = compile_class
 
 
 def _table(arrays: Arrays, source: str, subject: str) -> RawTable:
