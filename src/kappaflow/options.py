@@ -349,7 +349,7 @@ class TableOptions:
     Attributes:
         columns: Columns to model, by name. Default: all columns of numbers.
         exclude: Columns to leave out, such as a target.
-        context: Columns that the density is conditioned on.
+        context: Columns that the density is conditioned on, numbers or texts of 2 to 50 labels.
         where: Conditions that the rows to train on have to meet, such as class=g.
         weights: Column with the weight of each row, 0 or more, such as a number of events. It is
             not modeled; likelihood, metrics and charts count rows by it.

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kappaflow.data.files import explained, path_and_table
+from kappaflow.data.labels import columns_to_read
 from kappaflow.data.load import no_such_file, read_source, table_of
 from kappaflow.data.memory import array_columns, from_frame
 from kappaflow.data.naming import FloatArray
@@ -66,7 +67,8 @@ class Chunks:
         self, source: Source, path: Path, reading: Reading, size: int, subject: str
     ) -> None:
         self.path, self.rows, self.size, self.subject = path, source.rows, size, subject
-        self._source, self._texts = source, reading.texts
+        self._source, self._texts, self._head = source, reading.texts, source.head
+        self._lenient = reading.lenient
         head, unused = source.head, {*reading.exclude, *reading.context}
         with explained(path, subject):
             if reading.columns is None and len(self) > 1:
@@ -85,9 +87,11 @@ class Chunks:
     def read(self, number: int) -> Table:
         """Returns a chunk, counted from 0."""
         start = number * self.size
-        reading = Reading(self.columns, context=self.context, texts=self._texts)
+        reading = Reading(
+            self.columns, context=self.context, texts=self._texts, lenient=self._lenient
+        )
         with explained(self.path, self.subject):
-            names = [*self.columns, *self.context, *self._texts]
+            names = columns_to_read([*self.columns, *self.context, *self._texts], self._head)
             table = table_of(self._source.read(start, self.size, names), reading)
         return replace(table, rows=table.rows + start, notes=())
 

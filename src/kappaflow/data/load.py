@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from kappaflow.data.columns import Condition, choose_columns, find_column, matches, parse_condition
 from kappaflow.data.files import STDIN, path_and_table, read_file, standard_input
+from kappaflow.data.labels import with_labels
 from kappaflow.data.memory import array_columns, read_memory
 from kappaflow.data.naming import BoolArray, FloatArray
 from kappaflow.data.raw import (
@@ -58,7 +59,8 @@ def load_table(
         columns: The columns to model, in that order; all columns of numbers if None. Booleans that
             are named here count as 0 and 1.
         exclude: Columns to leave out.
-        context: Columns of numbers that the density is conditioned on; they are not modeled.
+        context: Columns that the density is conditioned on; they are not modeled. One of text
+            becomes a column of 0 and 1 for each of its labels, such as "region=north".
         where: A condition that rows have to meet, or several: "class=g", "class!=g",
             "fAlpha<45". A missing value meets none. A text column used here is not modeled, nor
             is one that "=" has made constant.
@@ -128,11 +130,13 @@ def table_of(raw: RawTable, reading: Reading, weights: object = None) -> Table:
         reading = replace(reading, exclude=(*reading.exclude, weights))
         weights = find_column(raw, weights, "weights").numbers()
     conditions = [parse_condition(text, raw) for text in reading.where]
-    choice = choose_columns(raw, reading, conditions)
     keep = _kept_rows(raw, conditions)
+    raw, reading, labeled = with_labels(raw, reading, keep)
+    choice = choose_columns(raw, reading, conditions)
     values = _stack(choice.modeled, keep)
     names = tuple(column.name for column in choice.modeled)
     context_names = tuple(column.name for column in choice.context)
+    used = {*names, *context_names, *labeled}
     table = Table(
         values=values,
         columns=names,
@@ -141,7 +145,7 @@ def table_of(raw: RawTable, reading: Reading, weights: object = None) -> Table:
         rows=np.flatnonzero(keep).astype(np.int64) + 1,
         lines=None if raw.lines is None else raw.lines[keep],
         labels=None if raw.labels is None else raw.labels[keep],
-        left_out=tuple(name for name in raw.columns if name not in {*names, *context_names}),
+        left_out=tuple(name for name in raw.columns if name not in used),
         source=raw.source,
         integer_columns=whole_columns(values, names),
         notes=(*raw.notes, *choice.notes),

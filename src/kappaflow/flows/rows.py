@@ -35,14 +35,15 @@ def plain_tensors(flow: FlowParts | None, x: Data, context: Data = None) -> Pair
     names = () if flow is None else flow.columns
     context_names = () if flow is None else flow.context_columns
     if not isinstance(x, PLAIN):
-        table = read_rows("x", x)
+        table = read_rows("x", x, context_names)
         if context is None and table.context is not None:
             context = table.context
         elif context is None and context_names and {*context_names} <= {*table.columns}:
             context = _selected("context", table, context_names)
         x = _selected("x", table, names)
     if context is not None and not isinstance(context, PLAIN):
-        context = _selected("context", read_rows("context", context), context_names)
+        rows = read_rows("context", context, context_names)
+        context = _selected("context", rows, context_names)
     return _tensor("x", x, flow), None if context is None else _tensor("context", context, flow)
 
 
@@ -91,7 +92,8 @@ def checked_context(flow: FlowParts, context: Data) -> Tensor | None:
     if not width:
         raise ArgumentError("'context' should be left out: this flow is not conditional.")
     if not isinstance(context, PLAIN):
-        context = _selected("context", read_rows("context", context), flow.context_columns)
+        names = flow.context_columns
+        context = _selected("context", read_rows("context", context, names), names)
     context = _cast("context", _tensor("context", context, flow), flow)
     if context.dim() < 1 or context.shape[-1] != width:
         raise ArgumentError(
@@ -152,9 +154,13 @@ def frame_of(flow: FlowParts, samples: Tensor, context: Tensor | None, kind: AsF
     return import_module(library).DataFrame(dict(zip(names, columns, strict=True)))
 
 
-def read_rows(argument: str, source: Data) -> "Table":
-    """Returns all columns of numbers of a frame, a table or a file."""
-    from kappaflow.data.load import Reading, read_table  # they load polars
+def read_rows(argument: str, source: Data, names: Sequence[str] = ()) -> "Table":
+    """Returns all columns of numbers of a frame, a table or a file.
+
+    `names` are columns that are needed: those of labels, such as region=north, are made of texts.
+    """
+    from kappaflow.data.labels import split_name  # these load polars
+    from kappaflow.data.load import Reading, read_source, table_of
     from kappaflow.data.table import Table
 
     if isinstance(source, Table):
@@ -167,7 +173,11 @@ def read_rows(argument: str, source: Data) -> "Table":
             f"'{argument}' should be a tensor, an array, a data frame or a path, got "
             f"{kind.__name__}."
         )
-    return read_table(source, Reading(every=True))
+    raw = read_source(source, Reading(every=True))
+    labels = [name for name in names if split_name(name, raw) is not None]
+    numbers = [name for name, column in raw.columns.items() if column.is_number]
+    columns = (*numbers, *labels) if labels else None
+    return table_of(raw, Reading(columns, every=True))
 
 
 def _selected(argument: str, table: "Table", names: Sequence[str]) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 
 from kappaflow.data import Table
 from kappaflow.data.chunks import chunk_size
+from kappaflow.data.labels import labels_of
 from kappaflow.data.load import read_table
 from kappaflow.data.naming import require_finite
 from kappaflow.data.raw import Reading, quoted
@@ -82,7 +83,7 @@ class Samples(Chunked):
         if context is None:
             return columns
         contexts = np.tile(context, (sum(sizes), 1))
-        return columns | dict(zip(run.context_columns, contexts.T, strict=True))
+        return columns | labels_of(dict(zip(run.context_columns, contexts.T, strict=True)))
 
 
 def finite_table(data: str, columns: list[str], context: list[str], reading: Reading) -> Table:
