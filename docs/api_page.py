@@ -69,7 +69,8 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Goodness of fit",
         ("kappaflow.goodness",),
-        "Guides: [how the verdict decides](verdict.md), [intervals](intervals.md).",
+        "Guides: [how the verdict decides](verdict.md), [intervals](intervals.md), [synthetic "
+        "data](synthetic.md).",
     ),
     (
         "Factoring and rewriting",

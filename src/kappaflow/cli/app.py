@@ -25,6 +25,7 @@ from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.cli.show import print_text
+from kappaflow.cli.synthetic import synthetic
 from kappaflow.cli.tradeoff import tradeoff
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankError, WriteError
 from kappaflow.options import COMMAND
@@ -51,8 +52,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    fit, sample, score, doctor, report, export, factor, rewrite, prune, depth, tradeoff, reproduce,
-    data,
+    fit, sample, score, doctor, synthetic, report, export, factor, rewrite, prune, depth, tradeoff,
+    reproduce, data,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

@@ -12,7 +12,9 @@ from torch import Tensor
 from kappaflow.conditioning.points import checked_points, measuring
 from kappaflow.data import Table
 from kappaflow.data.batches import domains_in
+from kappaflow.data.load import read_table
 from kappaflow.data.prepare import noisy
+from kappaflow.data.raw import Reading, quoted
 from kappaflow.data.rounding import rounded_samples
 from kappaflow.data.table import Grid
 from kappaflow.errors import ArgumentError, KappaflowError, one_line
@@ -158,3 +160,41 @@ def check_train(x: Tensor, context: Tensor | None, train: Rows) -> None:
         )
     if not all(torch.isfinite(part).all() for part in train if part is not None):
         raise ArgumentError("'train' should hold finite numbers only.")
+
+
+def same_columns(**sources: Data) -> tuple[tuple[str, ...], list[FloatArray]]:
+    """Returns the names and the values of the columns that several tables have in common.
+
+    Tables, frames and files are matched by the names of the first of them, and arrays and tensors
+    by position. Contexts join the columns, and values that noise was added to are rounded back.
+
+    Raises:
+        ArgumentError: A source has other columns, fewer than 30 rows, or a value is not finite.
+    """
+    tables = {
+        name: read_table(source, Reading(every=True))
+        if isinstance(source, PLAIN)
+        else read_rows(name, source)
+        for name, source in sources.items()
+    }
+    named = [name for name, source in sources.items() if not isinstance(source, PLAIN)]
+    first = (named or [*tables])[0]
+    columns, results = tables[first].all_columns, []
+    for name, table in tables.items():
+        values = rounded_samples(table.all_values, table.all_columns, table.grids)
+        if name in named:
+            lacking = [column for column in columns if column not in table.all_columns]
+            if lacking:
+                raise ArgumentError(
+                    f"'{name}' should have the columns of '{first}', it lacks {quoted(lacking)}."
+                )
+            values = values[:, [table.all_columns.index(column) for column in columns]]
+        if values.shape[1] != len(columns) or len(values) < LEAST_ROWS:
+            raise ArgumentError(
+                f"'{name}' should have at least {LEAST_ROWS} rows of the {len(columns)} columns "
+                f"of '{first}', got shape {values.shape}."
+            )
+        if not np.isfinite(values).all():
+            raise ArgumentError(f"'{name}' should hold finite numbers only.")
+        results.append(values)
+    return columns, results
