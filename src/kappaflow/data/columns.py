@@ -12,6 +12,7 @@ import numpy as np
 
 from kappaflow.data.naming import BoolArray
 from kappaflow.data.raw import (
+    DATES,
     Column,
     RawTable,
     Reading,
@@ -263,7 +264,7 @@ def _what(raw: RawTable, column: Column) -> str:
     """Returns what a column without numbers holds, with the first value."""
     if column.what is not None:
         return column.what
-    kind = "dates or times" if column.series.dtype.is_temporal() else "text"
+    kind = DATES if column.series.dtype.is_temporal() else "text"
     present = (~column.series.is_null()).to_numpy()
     if not present.any():
         return kind

@@ -9,7 +9,7 @@ from kappaflow.data.domains import Domains
 from kappaflow.data.edges import bound_text
 from kappaflow.data.naming import FloatArray
 from kappaflow.data.problems import problems_of
-from kappaflow.data.raw import RawTable
+from kappaflow.data.raw import DATES, RawTable
 from kappaflow.data.rounding import resolution
 from kappaflow.data.table import Table, whole_columns
 
@@ -76,8 +76,7 @@ def describe_left_out(raw: RawTable, table: Table) -> tuple[ColumnSummary, ...]:
             continue
         texts = column.texts()
         present = [text for row in table.rows if (text := texts[row - 1]) is not None]
-        is_date = (column.what or "").startswith("dates") or column.series.dtype.is_temporal()
-        kind = "true and false" if column.is_truth else "dates or times" if is_date else "text"
+        kind = "true and false" if column.is_truth else DATES if column.holds_dates else "text"
         counts = len(table) - len(present), len(set(present))
         kind = kind if present else "empty"
         results.append(ColumnSummary(column.name, "left out", kind, *counts))

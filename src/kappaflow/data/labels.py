@@ -33,7 +33,7 @@ def with_labels(
     context = list[str]()
     for name in reading.context:
         column = raw.columns.get(name)
-        if column is None or column.is_number or column.problem is not None:
+        if column is None or column.problem is not None or not _holds_labels(column):
             context.append(name)
             continue
         labels[name] = _labels_of(column, raw, keep)
@@ -59,7 +59,7 @@ def split_name(name: str, raw: RawTable) -> tuple[str, str] | None:
         return None
     starts = [column for column in raw.columns if name.startswith(f"{column}{SIGN}")]
     column = max(starts, key=len, default=None)
-    if column is None or raw.columns[column].is_number:
+    if column is None or not _holds_labels(raw.columns[column]):
         return None
     return column, name[len(column) + 1 :]
 
@@ -83,6 +83,11 @@ def labels_of(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.g
         else:
             result |= {name: columns[name] for name in names}
     return result
+
+
+def _holds_labels(column: Column) -> bool:
+    """Returns whether a column holds text or categories: no numbers or dates."""
+    return not (column.is_number or column.holds_dates)
 
 
 def _labels_of(column: Column, raw: RawTable, keep: BoolArray) -> list[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import narwhals as nw
 
 
+DATES = "dates or times"  # what a column holds, in messages
 Decimal = Literal[".", ","]
 COUNTED = 20  # fewest numbers that count rows by no accident
 HEAD_ROWS = 1000
@@ -140,6 +141,11 @@ class Column:
         import narwhals as nw
 
         return self.series.dtype == nw.Boolean
+
+    @property
+    def holds_dates(self) -> bool:
+        """Whether it holds dates or times."""
+        return (self.what or "").startswith(DATES) or self.series.dtype.is_temporal()
 
     @property
     def is_single(self) -> bool:

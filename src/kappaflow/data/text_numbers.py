@@ -9,7 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from kappaflow.data.raw import INDEX_NAMES, Column, Decimal, Reading, missing_note, text_example
+from kappaflow.data.raw import (
+    DATES,
+    INDEX_NAMES,
+    Column,
+    Decimal,
+    Reading,
+    missing_note,
+    text_example,
+)
 from kappaflow.options import option
 
 if TYPE_CHECKING:
@@ -336,7 +344,7 @@ class TextColumn:
         present = self.marks.counts["present"]
         if not present:
             return "nothing"
-        kind = "dates or times" if self.marks.is_all("date") else "text"
+        kind = DATES if self.marks.is_all("date") else "text"
         return text_example(kind, *self._first_example("present"), present)
 
     @property
