@@ -28,6 +28,7 @@ def depth_values(results: Results) -> Results:
     return {
         "depths": _table_of_depths(tables),
         "found": _found(tables),
+        "strict": mean(map(_strictly_behind, tables)) if tables else 0.0,
         "mixing": _table_of_mixing(tables),
         "halves": _table_of_halves(tables),
         "rewritten": _table_of_rewritten(tables),
@@ -35,6 +36,7 @@ def depth_values(results: Results) -> Results:
         "judged": None if judged is None else judged_table(judged["lines"]),
         "pruning": None if pruned is None else pruning_values(pruned["lines"]),
         "steps": lines[0]["steps"] if lines else 0,
+        "count": len({one["table"] for one in tables}),
         "seeds": 1 + max((one["seed"] for one in lines), default=0),
     }
 
@@ -62,6 +64,19 @@ def _points(one: Line, partition: str) -> list[DepthPoint]:
 def _best(one: Line) -> DepthPoint:
     points = [point for name in PARTITIONS for point in _points(one, name)]
     return min(points, key=lambda point: point.nll)
+
+
+def _strictly_behind(one: Line) -> float:
+    """Returns how far depths whose gains are significant are behind the best, in nats."""
+    least = []
+    for partition in PARTITIONS:
+        kept, *deeper = _points(one, partition)
+        for point in deeper:
+            if (point.gain or 0.0) <= max(WORTH, CERTAIN * (point.gain_error or 0.0)):
+                break
+            kept = point
+        least.append(kept.nll)
+    return min(least) - _best(one).nll
 
 
 def _table_of_depths(lines: list[Line]) -> str:

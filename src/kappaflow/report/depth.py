@@ -311,8 +311,8 @@ def _of_modes(modes: Modes) -> str:
 
 
 def pays(deeper: DepthPoint, nats: float) -> bool:
-    """Returns whether a flow is better than that of half the depth, beyond two standard errors."""
-    return (deeper.gain or 0.0) > max(nats, 2 * (deeper.gain_error or 0.0))
+    """Returns whether a flow gains more than `nats` over that of half the depth, on average."""
+    return (deeper.gain or 0.0) > nats
 
 
 def depth_chart(curve: DepthCurve) -> Chart:

@@ -123,8 +123,8 @@ def depth_curve(
     """Measures how deep a flow of data has to be, at what conditioning, for three partitions.
 
     For each partition flows of 2, 4, 8, ... couplings are trained, each from the start and with as
-    many epochs, until twice the depth gains less than two standard errors, or less than `nats`,
-    on held-out rows. For images it is steps of each level of a Glow.
+    many epochs, until twice the depth gains less than `nats` on held-out rows. For images it is
+    steps of each level of a Glow.
 
     Args:
         data: A tensor, array, data frame, path or shipped name; `kappaflow.load_table` chooses
