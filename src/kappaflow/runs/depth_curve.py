@@ -286,10 +286,10 @@ def flow_of_rows(train: Table, domains: Domains, model: ModelConfig, seed: int) 
     return build_flow(with_bounds(model, domains, train), train, seed)
 
 
-def _with_epochs(given: Mapping[str, Any], parts: Examples) -> Settings:
+def _with_epochs(chosen: Mapping[str, Any], parts: Examples) -> Settings:
     """Returns settings with a third of the usual number of epochs, unless a limit is given."""
-    settings = Settings(**{**parts.defaults, **given})
-    if given.get("max_epochs") is not None or settings.max_time_s is not None:
+    settings = Settings(**{**parts.defaults, **chosen})
+    if chosen.get("max_epochs") is not None or settings.max_time_s is not None:
         return settings
     rows = len(parts.train)
     steps = -(-rows // settings.rows_a_step(rows))

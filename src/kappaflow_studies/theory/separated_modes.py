@@ -94,10 +94,10 @@ def separated_modes(rows: Array, others: Array) -> SeparatedModes | None:
     merges, count = linkage(grouped, "single"), len(grouped)
     sizes = np.concatenate([np.ones(count), merges[:, 3]])
     smaller = np.minimum(*sizes[merges[:, :2].astype(int)].T)
-    wide = np.flatnonzero(smaller >= SMALLEST * count)
-    if not len(wide):
+    merged = np.flatnonzero(smaller >= SMALLEST * count)
+    if not len(merged):
         return None
-    last = wide[np.argmax(merges[wide, 2])]
+    last = merged[np.argmax(merges[merged, 2])]
     first = np.zeros(count, dtype=bool)
     first[_leaves(merges, int(merges[last, 0]), count)] = True
     sides = _near(grouped[first], grouped[~first]), _along(grouped[first], grouped[~first])
