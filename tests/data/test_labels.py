@@ -45,6 +45,8 @@ def test_labels_of_a_frame_choose_the_density():
     assert torch.equal(flow.log_prob(pd.DataFrame(rows.to_dict(as_series=False))), own)
     means = flow.sample(400, pd.DataFrame({"region": ["north", "west"]}))[..., 0].mean(0)
     assert means[1] - means[0] > 3
+    samples = flow.sample(2, pd.DataFrame({"region": ["north", "west"]}), as_frame="polars")
+    assert samples["region"].to_list() == ["north", "west"] * 2
 
 
 def test_a_run_scores_and_samples_by_labels(tmp_path, capsys):
@@ -97,6 +99,15 @@ def test_another_label_is_an_error_that_names_its_row():
     other = frame(9).with_columns(region=pl.lit("east"))
     with pytest.raises(DataError, match="'east' at row 1, and 8 more rows have other labels"):
         flow.log_prob(other)
+
+
+def test_a_text_in_the_context_of_a_table_on_disk_is_refused(tmp_path, monkeypatch):
+    """Its labels would be known at the end only."""
+    monkeypatch.setattr("kappaflow.data.chunks.CHUNK_ROWS", 100)
+    frame().write_parquet(tmp_path / "a.parquet")
+    table = kf.data.TableOnDisk(tmp_path / "a.parquet", context=["region"])
+    with pytest.raises(ArgumentError, match="which holds text: a table on disk takes numbers"):
+        kf.fit(kf.spline(2, context_features=3), table, out=tmp_path / "run", max_epochs=1)
 
 
 def test_only_columns_of_labels_become_texts():

@@ -164,6 +164,7 @@ def test_partitions_in_parallel_give_the_same_curve():
         ({"processes": 0}, "'processes' should be"),
         ({"out": __file__}, "'out' should be a folder"),
         ({"data": "digits", "model": "spline"}, "'model' should be"),
+        ({"data": "digits", "bounds": {"x": "positive"}}, "'bounds' should be left out for"),
         ({"data": "digits", "hidden": (8, 8)}, "'hidden' should be one number"),
         ({"data": kf.load_images("digits")}, "'data' should be the path or the name"),
     ],
@@ -178,6 +179,7 @@ def test_partitions_in_parallel_give_the_same_curve():
         "processes",
         "file",
         "model of images",
+        "bounds of images",
         "widths of images",
         "images in memory",
     ],  # fmt: skip

@@ -184,8 +184,8 @@ def _without_code(subject: str) -> Iterator[None]:
 
     def refuse(*_: object) -> None:
         raise FileError(
-            f"{subject} describes classes of its own, and code is never made from a file: write "
-            "its numbers to a tree of plain branches, or to parquet."
+            f"{subject} needs code that it describes itself, and kappaflow runs no code from a "
+            "file: write its numbers to a tree of plain branches, or to parquet."
         )
 
     parts.compile_class = refuse

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from kappaflow.data.files import explained, path_and_table
-from kappaflow.data.labels import columns_to_read
+from kappaflow.data.labels import columns_to_read, refuse_labels
 from kappaflow.data.load import no_such_file, read_source, table_of
 from kappaflow.data.memory import array_columns, from_frame
 from kappaflow.data.naming import FloatArray
@@ -69,6 +69,8 @@ class Chunks:
         self.path, self.rows, self.size, self.subject = path, source.rows, size, subject
         self._source, self._texts, self._head = source, reading.texts, source.head
         self._lenient = reading.lenient
+        if len(self) > 1:
+            refuse_labels(source.head, reading)
         head, unused = source.head, {*reading.exclude, *reading.context}
         with explained(path, subject):
             if reading.columns is None and len(self) > 1:

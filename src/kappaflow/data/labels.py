@@ -53,6 +53,17 @@ def with_labels(
     return replace(raw, columns=columns), reading, tuple(labels)
 
 
+def refuse_labels(raw: RawTable, reading: Reading) -> None:
+    """Raises ArgumentError for a text in the context, whose labels are not all known yet."""
+    for name in reading.context:
+        column = raw.columns.get(name)
+        if column is not None and _holds_labels(column):
+            raise ArgumentError(
+                f"'context' names column '{name}', which holds text: a table on disk takes "
+                "numbers only."
+            )
+
+
 def split_name(name: str, raw: RawTable) -> tuple[str, str] | None:
     """Returns the column of text and the label of a name such as region=north, if it is one."""
     if name in raw.columns:

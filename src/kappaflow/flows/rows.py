@@ -150,8 +150,13 @@ def frame_of(flow: FlowParts, samples: Tensor, context: Tensor | None, kind: AsF
         width = context.shape[-1]
         names += flow.context_columns or tuple(f"context_{i}" for i in range(width))
         values = torch.cat([samples, context.expand(*samples.shape[:-1], width)], dim=-1)
-    columns = values.reshape(-1, len(names)).detach().cpu().T.numpy()
-    return import_module(library).DataFrame(dict(zip(names, columns, strict=True)))
+    values = values.reshape(-1, len(names)).detach().cpu().T.numpy()
+    columns = dict(zip(names, values, strict=True))
+    if context is not None:
+        from kappaflow.data.labels import labels_of  # it loads polars
+
+        columns = labels_of(columns)
+    return import_module(library).DataFrame(columns)
 
 
 def read_rows(argument: str, source: Data, names: Sequence[str] = ()) -> "Table":

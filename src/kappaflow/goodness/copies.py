@@ -155,18 +155,14 @@ def copies(samples: Data, train: Data, held_out: Data, *, seed: int = 0) -> Copi
     distances, _ = _nearest(ranks[: len(train)], both)
     copied = max(0.0, (share - expected) / (1 - expected))
     smallest = min(1.0, (float(ndtri(1 - SIGNIFICANT)) + POWER) * error / (1 - expected))
-    text = f"{share:.1%} ± {error:.1%} of them are nearest to a training row"
-    text += f", and {expected:.1%} would be without copying"
+    near = f"{share:.1%} ± {error:.1%} of them are nearest to a training row"
+    near += f", and {expected:.1%} would be without copying"
     if p_value > SIGNIFICANT:
-        verdict = (
-            f"Samples show no copies of training rows: {text}. Copies would nearly always have "
-            f"been seen from a share of {smallest:.1%}."
-        )
+        verdict = f"Samples show no copies of training rows: {near}. Copies would nearly always "
+        verdict += f"have been seen from a share of {smallest:.1%}."
     else:
-        verdict = (
-            f"Samples are too near to training rows: {text} (p = {p_value:.1g}), as if "
-            f"{copied:.0%} of them were copies."
-        )
+        verdict = f"Samples are too near to training rows: {near} (p = {p_value:.1g}), as if "
+        verdict += f"{copied:.0%} of them were copies."
     if equal.any():
         verdict += f" {exact:.1%} equal a training row, and {by_chance:.1%} would by chance."
     return Copies(

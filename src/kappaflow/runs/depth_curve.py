@@ -171,6 +171,9 @@ def depth_curve(
     positive_int("processes", processes)
     folder = None if out is None else _checked_folder(Path(out))
     images = kind_of(data) is not None
+    for name, value in {"repair": repair, "bounds": bounds}.items():
+        if images and value is not None:
+            raise ArgumentError(f"'{name}' should be left out for images: it is for tables.")
     model = model or ("glow" if images else "spline")
     one_of("model", model, ("glow",) if images else tuple(STARTS))
     seed = checked_settings(("max_depth", "nats", "out"), **settings).seed
@@ -318,7 +321,8 @@ def _measured(parts: Examples, plan: Plan, partition: str) -> _Flows:
     if partition == "mixing" and plan.model == "real_nvp":
         rewritten = rewritten_at(flows[number], parts, points[number].depth)
     modes = None
-    if isinstance(parts.train, Table) and not parts.train.context_columns:
+    plain = isinstance(parts.train, Table) and parts.train.weights is None
+    if plain and not parts.train.context_columns:
         modes = modes_of(flows[number], parts.train, parts.test)
     return _Flows(points, rewritten, modes)
 

@@ -17,7 +17,10 @@ LINES, PLACES = 32, 8  # between two groups of rows, where a flow is the steepes
 
 
 def modes_of(flow: Flow, train: Table, test: Table) -> Modes | None:
-    """Returns what two groups of rows demand of a flow, and what its layers have."""
+    """Returns what two groups of rows demand of a flow, and what its layers have.
+
+    It is None without two groups, and where the flow cannot be measured between them.
+    """
     rows, others = batch_of(train, flow).x, batch_of(test, flow).x
     standardized = (flow.standardization(x)[0].double().numpy() for x in (rows, others))
     modes = load_by_name("separated_modes")(*standardized)
@@ -30,7 +33,10 @@ def modes_of(flow: Flow, train: Table, test: Table) -> Modes | None:
         along = torch.linspace(0, 1, PLACES, dtype=latents.dtype)[:, None, None]
         between = (1 - along) * nearest + along * second[:LINES]
         points = flow.bijection.inverse(between.flatten(0, 1))[0]
-    measured = profile(flow, points)
+    try:
+        measured = profile(flow, points[torch.isfinite(points).all(dim=1)])
+    except KappaflowError:
+        return None
     layers = (1 / measured.layer_sigma_min).amax(dim=1).sort(descending=True).values
     enough = (layers.cumprod(0) >= modes.lipschitz).nonzero()
     return Modes(

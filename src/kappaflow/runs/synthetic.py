@@ -78,8 +78,15 @@ def synthetic_run(
         rows = context[np.random.default_rng(seed).permutation(n) % len(context)]
         contexts = torch.from_numpy(rows).to(flow.dtype)
     values = to_array(samples_of(flow, n, contexts, torch.Generator().manual_seed(seed)))
-    names = data.train.columns, np.arange(n) + 1, "samples", rows, data.train.context_columns
-    samples = Table(values, *names, grids=data.train.grids)
+    samples = Table(
+        values=values,
+        columns=data.train.columns,
+        rows=np.arange(n) + 1,
+        source="samples",
+        context=rows,
+        context_columns=data.train.context_columns,
+        grids=data.train.grids,
+    )
     result = SyntheticData(
         copies(samples, data.train, data.test, seed=seed),
         None

@@ -98,6 +98,8 @@ def separated_modes(rows: Array, others: Array) -> SeparatedModes | None:
     if not len(merged):
         return None
     last = merged[np.argmax(merges[merged, 2])]
+    if merges[last, 2] == 0:  # equal rows
+        return None
     first = np.zeros(count, dtype=bool)
     first[_leaves(merges, int(merges[last, 0]), count)] = True
     sides = _near(grouped[first], grouped[~first]), _along(grouped[first], grouped[~first])

@@ -52,6 +52,7 @@ def test_one_group_demands_nothing():
     modes = separated_modes(rng.normal(size=(2_000, 3)), rng.normal(size=(2_000, 3)))
     assert modes is None or modes.lipschitz < 1.5
     assert separated_modes(np.zeros((9, 1)), np.zeros((9, 1))) is None
+    assert separated_modes(np.zeros((90, 1)), np.zeros((90, 1))) is None
 
 
 @pytest.mark.parametrize("arguments", [(0.0, 0.1, 1.0), (0.5, 0.0, 1.0), (0.5, 0.5, 1.0)])
