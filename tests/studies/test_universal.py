@@ -23,6 +23,10 @@ triangular = ["square", "banana-4d"]
 triangular_errors = [0.2, 0.05, 0.02]
 triangular_samples = 1000
 steps = [4, 8]
+divergence = ["square", "checkerboard"]
+reaches = [2.0, 3.0]
+digits = [3, 4]
+divergence_samples = 2000
 """
 
 
@@ -46,7 +50,9 @@ def test_findings_have_the_numbers_of_the_measurements(settings):
     findings = UNIVERSAL.findings(frame, settings)
     numbers = (
         "1 planar targets and 1 in four", "an exponent from 4.0", "the exponent 0.5",
-        "the exponent 0.0", "error of 0.02 the total", "33 couplings are within 0.26",
+        "the exponent 0.0", "error of 0.02 the total",
+        "with 16 cells for each feature have 0.0", "at a median condition number of ",
+        "33 couplings are within 0.26",
         "agree with the bound in 2 of 2", "for 2 of 2 targets",
     )  # fmt: skip
     for sentence, number in zip(findings.found, numbers, strict=True):
@@ -99,7 +105,7 @@ def test_pictures_stand_upright():
 )
 def test_without_some_rows_there_are_fewer_sentences(settings, changed, sentences):
     """And nothing fails."""
-    few = {"two_sample_down_to": 1.0, "steps": (), "pictured": ()} | changed
+    few = {"two_sample_down_to": 1.0, "steps": (), "pictured": (), "divergence": ()} | changed
     settings = settings.model_copy(update=few)
     findings = UNIVERSAL.findings(measured(settings), settings)
     assert len(findings.found) == sentences

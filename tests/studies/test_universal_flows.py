@@ -144,7 +144,8 @@ def test_where_the_rounding_of_a_triangular_map_fails_nothing_is_farther(couplin
     cells = Cells.of(SQUARE, 0.2, couplings)
     first, second = (replace(grid, ramp=0.5) for grid in (cells.first, cells.second))
     ramps = replace(cells, first=first, second=second)
-    flow, z = triangular.write_flow(SQUARE, ramps, couplings), normals(SQUARE)
+    psi, steps = CellMap(SQUARE, ramps), triangular.STEPS[couplings]
+    flow, z = triangular.write_flow(2, ramps, psi, steps), normals(SQUARE)
     missed = (flow.bijection.inverse(z)[0] - SQUARE.transport(z)).abs().max()
     assert 1 < missed < triangular.FARTHEST * (cells.input_bound / cells.first.width) ** 2
 

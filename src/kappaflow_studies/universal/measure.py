@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from kappaflow.bijection import Chain, Inverse
-from kappaflow.conditioning import layers_of, spectrum
+from kappaflow.conditioning import Spectrum, layers_of, spectrum
 from kappaflow.flows import Flow
 from kappaflow_studies.engine.charts import cells
 from kappaflow_studies.engine.presets import Count, Many, NotEmpty, Positive, one_of
 from kappaflow_studies.engine.study import Case, Row, StudySettings
-from kappaflow_studies.universal.approximation import total_variation, transport_error
+from kappaflow_studies.universal.approximation import CHUNK_SIZE, total_variation, transport_error
+from kappaflow_studies.universal.boxes import Divergence, Strips, grids_of, likelihood_flow
 from kappaflow_studies.universal.commutators import at_every_point
 from kappaflow_studies.universal.construction import Scales, universal_flow
+from kappaflow_studies.universal.masses import MASSES
 from kappaflow_studies.universal.targets import TARGETS, Target
 from kappaflow_studies.universal.triangular import triangular_flow
 from kappaflow_studies.wasserstein import wasserstein
@@ -24,6 +26,7 @@ FORMS = {"any map": None, "triangular, 3": 3, "triangular, 4": 4}  # numbers of 
 TRIANGULAR = {name: target for name, target in TARGETS.items() if target.triangular}
 TargetName = Annotated[str, one_of("target", lambda: TARGETS)]
 TriangularName = Annotated[str, one_of("triangular target", lambda: TRIANGULAR)]
+MassesName = Annotated[str, one_of("target with known masses", lambda: MASSES)]
 
 
 class UniversalSettings(StudySettings):
@@ -42,6 +45,10 @@ class UniversalSettings(StudySettings):
     triangular_errors: tuple[Positive, ...]  # allowed errors in W2 of these
     triangular_samples: Many  # normal samples for their bound on W2
     steps: tuple[Count, ...]  # of four couplings each, well conditioned at every point
+    divergence: tuple[MassesName, ...]  # targets of the couplings that are close in KL
+    reaches: tuple[Positive, ...]  # R of each of their grids
+    digits: tuple[Count, ...]  # of each grid, which has 2^digits cells along each axis
+    divergence_samples: Many  # of the target, for KL
 
 
 TRIANGULAR_FORMS = [form for form, couplings in FORMS.items() if couplings is not None]
@@ -66,6 +73,11 @@ def cases(settings: UniversalSettings, seed: int) -> list[Case]:
         case = {"what": "triangular", "target": name, "epsilon": error, "form": form}
         planned.append({**case, **counts})
     planned += [{"what": "every point", "steps": steps} for steps in settings.steps]
+    grids = zip(settings.reaches, settings.digits, strict=True)
+    for (reach, digits), name in product(grids, settings.divergence):
+        case = {"what": "divergence", "target": name, "reach": reach, "digits": digits}
+        case |= {"samples": settings.divergence_samples, "points": settings.points}
+        planned += [{**case, "couplings": n} for n in ((3, 4) if name == "square" else (4,))]
     return [{**case, "seed": seed} for case in planned]
 
 
@@ -77,6 +89,8 @@ def measure(case: Case) -> list[Row]:
     """Returns the single row of a case."""
     if case["what"] == "every point":
         return [at_every_point(case["steps"])]
+    if case["what"] == "divergence":
+        return [divergence(case)]
     target = TARGETS[case["target"]]
     if case["what"] == "picture":
         return [{"counts": cells(_draws(target, case), 1.1 * target.reach, case["bins"])}]
@@ -100,10 +114,7 @@ def approximated(flow: Flow, target: Target, case: Case) -> Row:
     seed, unseen = case["seed"], (case["epsilon"] / 8) ** 2
     bound, error = transport_error(flow, target, unseen=unseen, samples=case["samples"], seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
-    z = torch.randn(case["points"], target.features, dtype=torch.float64, generator=generator)
-    # Inverted part by part: the inverse of the whole flow is too ill-conditioned to recover z.
-    layers = reversed(layers_of(flow.bijection))
-    singular_values = spectrum(Chain(Inverse(layer.bijection) for layer in layers), z)
+    singular_values = _from_latent(flow, case["points"], generator)
     row: Row = {"bound": bound, "standard_error": error, "unseen": unseen**0.5}
     row |= {"two_sample_w2": None, "floor": None}
     if case["draws"]:
@@ -116,6 +127,38 @@ def approximated(flow: Flow, target: Target, case: Case) -> Row:
         values: Tensor = getattr(singular_values, name)
         row |= {f"{name}{end}": values.quantile(level).item() for end, level in LEVELS.items()}
     return row | {"round_trip": _round_trip(flow, case)}
+
+
+def divergence(case: Case) -> Row:
+    """Returns KL(Q | g) in nats of couplings between cells and boxes, and its proved bounds."""
+    target, grids = MASSES[case["target"]](), grids_of(case["reach"], case["digits"])
+    flow = Strips(grids).flow(grids) if case["couplings"] == 3 else likelihood_flow(target, grids)
+    generator = torch.Generator().manual_seed(case["seed"])
+    with torch.no_grad():
+        ratios = torch.cat([
+            target.log_density(x) - flow.log_prob(x)
+            for x in target.sample(case["samples"], generator=generator).split(CHUNK_SIZE)
+        ])
+    bounds = Divergence.of(target, grids)
+    condition = _from_latent(flow, case["points"], generator).condition_number
+    return {
+        "kl": ratios.mean().item(),
+        "kl_error": ratios.std().item() / len(ratios) ** 0.5,
+        "kl_middle": bounds.coarse + target.features * bounds.cells,
+        "kl_slack": target.features * bounds.slack,
+        "kl_bound": bounds.bound,
+        "condition_number": condition.median().item(),
+    }
+
+
+def _from_latent(flow: Flow, points: int, generator: torch.Generator) -> Spectrum:
+    """Returns the singular values from latent to data, at normal samples.
+
+    Inverted part by part: the inverse of the whole flow is too ill-conditioned to recover z.
+    """
+    z = torch.randn(points, *flow.event_shape, dtype=torch.float64, generator=generator)
+    layers = reversed(layers_of(flow.bijection))
+    return spectrum(Chain(Inverse(layer.bijection) for layer in layers), z)
 
 
 def _draws(target: Target, case: Case) -> Tensor:

@@ -37,14 +37,20 @@ ROUNDS = 8  # number of steps until R and the probability of rare points fit eac
 
 
 @dataclass(frozen=True)
-class Cells:
-    """The grids of the construction for one target and one error."""
+class Grids:
+    """The grids of a construction, and the ranges of its numbers."""
 
-    epsilon: float  #: the allowed error in W2
     input_bound: float  #: R; normal samples beyond it have almost no probability
     output_bound: float  #: R'; all points of the target are within it
     first: Grid  #: rounds the first half of the input
     second: Grid  #: rounds the second half of the input
+
+
+@dataclass(frozen=True)
+class Cells(Grids):
+    """The grids of the construction for one target and one error."""
+
+    epsilon: float  #: the allowed error in W2
     rare: float  #: bound on the probability that a rounding fails, on ramps and in tails
 
     @classmethod
@@ -67,7 +73,7 @@ class Cells:
             reach = float(norm.isf(rare / (4 * target.features)))
         ramp = rare / (2 * target.features)
         first, second = (Grid.covering(reach, cell_width, ramp) for cell_width in (width, coarse))
-        return cls(epsilon, reach, bound, first, second, rare)
+        return cls(reach, bound, first, second, epsilon, rare)
 
 
 class CellMap:
@@ -129,7 +135,7 @@ class TriangularConditioner(nn.Module):
     It returns raw log-scales and shifts (B, 2 d) for the kept half (B, d).
     """
 
-    def __init__(self, step: "Step", cells: Cells, psi: CellMap) -> None:
+    def __init__(self, step: "Step", cells: Grids, psi: CellMap) -> None:
         super().__init__()
         self.step, self.cells, self.psi = step, cells, psi
 
@@ -140,75 +146,77 @@ class TriangularConditioner(nn.Module):
 
 # What a coupling multiplies the changed half by, and what it adds.
 ScaleAndOffset = tuple[Tensor, Tensor]
-Step = Callable[[Cells, CellMap, Tensor], ScaleAndOffset]
+Step = Callable[[Grids, CellMap, Tensor], ScaleAndOffset]
 
 
-def _store_second(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
+def _store_second(cells: Grids, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
     """Returns the scale and offset that write [x_2] above x_1."""
-    return torch.full_like(x2, _below(cells.second, cells.input_bound)), cells.second.round(x2)
+    scale = torch.full_like(x2, below_digits(cells.second, cells.input_bound))
+    return scale, cells.second.round(x2)
 
 
-def _map_second(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
+def _map_second(cells: Grids, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
     """Returns the scale and offset that map x_2 and write [x_1] above it."""
     b = cells.second.round(x1)
-    a = cells.first.round((x1 - b) / _below(cells.second, cells.input_bound))
+    a = cells.first.round((x1 - b) / below_digits(cells.second, cells.input_bound))
     image, slope = psi.affine(b, a)
-    down = _below(cells.first, cells.output_bound)
+    down = below_digits(cells.first, cells.output_bound)
     return down * slope, down * (image - slope * b) + a
 
 
-def _map_first(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
+def _map_first(cells: Grids, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
     """Returns the scale and offset that remove [x_2] from x_1 and map the rest."""
     a = cells.first.round(x2)
-    b = cells.second.round(psi.inverse((x2 - a) / _below(cells.first, cells.output_bound), a))
+    images = (x2 - a) / below_digits(cells.first, cells.output_bound)
+    b = cells.second.round(psi.inverse(images, a))
     image, slope = psi.affine(a)
-    scale = slope / _below(cells.second, cells.input_bound)
+    scale = slope / below_digits(cells.second, cells.input_bound)
     return scale, image - slope * a - scale * b
 
 
-def _remove_first(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
+def _remove_first(cells: Grids, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
     """Returns the scale and offset that remove [x_1] from x_2."""
-    scale = torch.full_like(x1, 1 / _below(cells.first, cells.output_bound))
+    scale = torch.full_like(x1, 1 / below_digits(cells.first, cells.output_bound))
     return scale, -scale * cells.first.round(psi.inverse(x1))
 
 
-def _store_first(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
+def store_first(cells: Grids, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
     """Returns the scale and offset that write [x_1] above x_2."""
-    return torch.full_like(x1, _below(cells.first, cells.input_bound)), cells.first.round(x1)
+    return torch.full_like(x1, below_digits(cells.first, cells.input_bound)), cells.first.round(x1)
 
 
-def _map_first_and_store(cells: Cells, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
+def _map_first_and_store(cells: Grids, psi: CellMap, x2: Tensor) -> ScaleAndOffset:
     """Returns the scale and offset that map [x_1] and write [x_2] into the image of its cell."""
     a = cells.first.round(x2)
-    b = cells.second.round((x2 - a) / _below(cells.first, cells.input_bound))
+    b = cells.second.round((x2 - a) / below_digits(cells.first, cells.input_bound))
     image, slope = psi.affine(a)
     room = slope * _room(cells)
     scale = room * cells.second.width / (2 * cells.first.width)
     return scale, image + room * b - scale * a
 
 
-def _map_second_without_copy(cells: Cells, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
+def _map_second_without_copy(cells: Grids, psi: CellMap, x1: Tensor) -> ScaleAndOffset:
     """Returns the scale and offset that map x_2 and remove [x_1] from it."""
     psi_input = psi.inverse(x1)
     a = cells.first.round(psi_input)
     b = cells.second.round((psi_input - a) / _room(cells))
     image, slope = psi.affine(b, a)
-    scale = slope / _below(cells.first, cells.input_bound)
+    scale = slope / below_digits(cells.first, cells.input_bound)
     return scale, image - slope * b - scale * a
 
 
 STEPS: dict[int, Sequence[Step]] = {  # from latent to data
     4: (_store_second, _map_second, _map_first, _remove_first),
-    3: (_store_first, _map_first_and_store, _map_second_without_copy),
+    3: (store_first, _map_first_and_store, _map_second_without_copy),
 }
 
 
-def _below(grid: Grid, bound: float) -> float:
+def below_digits(grid: Grid, bound: float) -> float:
     """Returns the scale that brings numbers within a bound below the digits of a grid."""
     return grid.width / (4 * bound)
 
 
-def _room(cells: Cells) -> float:
+def _room(cells: Grids) -> float:
     """Returns the scale that brings all cells of the second half into one of the first."""
     return cells.first.width / (2 * (cells.input_bound + cells.second.width))
 
@@ -227,16 +235,19 @@ def triangular_flow(target: Target, epsilon: float, couplings: int = 4) -> Flow:
         ArgumentError: The target has no triangular map or an odd number of features, or the error
             is out of range.
     """
-    return write_flow(target, Cells.of(target, epsilon, couplings), couplings)
+    cells = Cells.of(target, epsilon, couplings)
+    return write_flow(target.features, cells, CellMap(target, cells), STEPS[couplings])
 
 
-def write_flow(target: Target, cells: Cells, couplings: int) -> Flow:
-    """Returns the three or four couplings of the construction with these grids, in float64."""
-    half = Partition.half(target.features)  # keeps the first half
-    partitions = [half, half.swapped()] * 2 if couplings == 3 else [half.swapped(), half] * 2
-    psi = CellMap(target, cells)
+def write_flow(features: int, cells: Grids, psi: CellMap, steps: Sequence["Step"]) -> Flow:
+    """Returns the couplings of these steps, in float64; the last one keeps the first half."""
+    half = Partition.half(features)  # keeps the first half
     layers = [
-        AffineCoupling(partition, TriangularConditioner(step, cells, psi), scale="exp")
-        for partition, step in zip(partitions, STEPS[couplings], strict=False)
+        AffineCoupling(
+            half.swapped() if place % 2 else half,
+            TriangularConditioner(step, cells, psi),
+            scale="exp",
+        )
+        for place, step in enumerate(reversed(steps))
     ]
-    return Flow(StandardNormal(target.features), Chain(layers[::-1])).double()
+    return Flow(StandardNormal(features), Chain(layers)).double()
