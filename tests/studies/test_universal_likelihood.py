@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import norm
+from scipy.stats import t as student
 
 import kappaflow as kf
 from kappaflow.bijection import Chain, Inverse
@@ -21,7 +23,7 @@ from kappaflow_studies.universal.boxes import (
     likelihood_flow,
     squared_oscillation,
 )
-from kappaflow_studies.universal.masses import MASSES, Blocks, Bumps
+from kappaflow_studies.universal.masses import MASSES, Blocks
 from kappaflow_studies.universal.targets import TARGETS
 
 ROUNDING = 1e-12  # of sums of some thousand numbers of the size of one, in float64
@@ -79,6 +81,8 @@ def test_the_bound_of_the_cells_holds_for_two_thousand_grids():
         s = grid.width * (1 + grid.width)
         assert squared_oscillation(grid) <= s**2 * (1 + ROUNDING)
         assert 0 <= cell_loss(grid) + ROUNDING <= likelihood_bound(0.0, 1, grid) + 2 * ROUNDING
+        slack = math.sqrt(squared_oscillation(grid) * 1e6 / 2)
+        assert 1e6 + slack + cell_loss(grid) <= likelihood_bound(1e6, 1, grid) * (1 + ROUNDING)
         tight["S"] = max(tight["S"], squared_oscillation(grid) / s**2)
         tight["G"] = max(tight["G"], cell_loss(grid) / likelihood_bound(0.0, 1, grid))
     assert tight["S"] > 0.95 and tight["G"] > 0.5
@@ -99,7 +103,7 @@ def test_grids_that_float64_or_the_theorem_does_not_allow_are_refused(reach, dig
         grids_of(reach, digits)
 
 
-@pytest.mark.parametrize("count", [100, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [50, pytest.param(2000, marks=pytest.mark.slow)])
 def test_the_theorem_holds_for_step_densities(count):
     """With holes: KL by exact integrals is within the slack, and below the bound."""
     rng, nearest = np.random.default_rng(1), 0.0
@@ -135,6 +139,41 @@ def test_the_bound_for_lipschitz_log_densities_holds_for_two_thousand():
     assert nearest > 0.1
 
 
+def test_in_half_lines_the_density_is_as_small_as_the_proof_allows():
+    """At 2,000 grids and distances t: log(tau e^-t / N(R - D + t)) <= 1 + R^2 + t^2."""
+    rng, nearest = np.random.default_rng(3), -math.inf
+    for _ in range(2000):
+        reach, t = float(np.exp(rng.uniform(-3, 3.5))), float(rng.exponential() ** 3)
+        width = reach * float(rng.uniform(1e-9, 1))
+        tau = norm.sf(reach - width)
+        away = norm.logsf(reach - width) - t - norm.logpdf(reach - width + t)
+        assert away <= 1 + reach**2 + t**2
+        nearest = max(nearest, away - reach**2 - t**2)
+        assert width <= reach and tau <= 0.5
+    assert nearest > -0.5
+
+
+def unbounded_divergence(law, reach):
+    """Returns KL of a symmetric distribution of one feature on the line, with half-lines."""
+    count = math.ceil(reach * math.exp(reach**2 / 2))
+    edges = np.linspace(-reach, 0, count + 1)
+    nodes = np.concatenate((law.ppf(norm.cdf(edges[1:-1])), [0.0]))
+    places, weights = (leg / 2 for leg in np.polynomial.legendre.leggauss(12))
+    lengths, width = np.diff(nodes)[:, None], reach / count
+    x, z = nodes[:-1, None] + lengths * (places + 0.5), edges[1:-1, None] + width * (places + 0.5)
+    inner = law.logpdf(x) - norm.logpdf(z) + np.log(lengths / width)
+    t = np.logspace(-8, 8, 200_001)
+    tail = law.pdf(nodes[0] - t) * (law.logpdf(nodes[0] - t) - norm.logpdf(edges[1] - t))
+    return 2 * ((law.pdf(x) * inner * weights * lengths).sum() + np.trapezoid(tail, t))
+
+
+def test_heavy_tails_with_a_second_moment_are_reached():
+    """Student's t with three degrees of freedom: KL falls below 0.02 and to half at each step."""
+    values = [unbounded_divergence(student(3), reach) for reach in (2.5, 3.5, 4.5)]
+    assert values[0] > 2 * values[1] > 4 * values[2] > 0
+    assert values[2] < 0.02
+
+
 @pytest.mark.parametrize("features", [2, 4])
 def test_four_couplings_map_each_cell_to_its_box(features):
     """Also at its edges, for densities with holes; and the density there is that of the proof."""
@@ -166,8 +205,8 @@ def test_three_couplings_of_strips_are_diagonal_with_the_price():
     grids = grids_of(3.0, 4)
     grid, flow = grids.first, Strips(grids).flow(grids)
     rng = np.random.default_rng(0)
-    cells = torch.from_numpy(rng.integers(0, 16, (1500, 2)))
-    places = torch.from_numpy(rng.choice([1e-6, 1 - 1e-6, 0.5, 0.3], (1500, 2)))
+    cells = torch.from_numpy(rng.integers(0, 16, (1000, 2)))
+    places = torch.from_numpy(rng.choice([1e-6, 1 - 1e-6, 0.5, 0.3], (1000, 2)))
     z, masses = grid.width * (cells + places - 8), cell_masses(grid)
     widths = 2 * masses[:, None] * masses
     left = (widths.ravel().cumsum(0) - widths.ravel()).reshape(16, 16) - 1
@@ -202,12 +241,11 @@ def test_the_divergence_of_samples_is_within_its_proved_bounds(name):
         assert error < ratios.mean() < proved.bound
 
 
-def test_the_divergence_falls_with_finer_cells():
-    """To a fifth and less for the mixture, and the bound with it."""
+def test_the_bound_falls_with_finer_cells():
+    """To a fifth and less for the mixture."""
     target = MASSES["mixture"]()
-    bounds = [
-        Divergence.of(target, grids_of(*size)).bound for size in ((3.0, 4), (4.0, 6), (5.0, 8))
-    ]
+    sizes = ((2.5, 3), (3.5, 5), (4.5, 7))
+    bounds = [Divergence.of(target, grids_of(*size)).bound for size in sizes]
     assert bounds[0] > 5 * bounds[1] > 25 * bounds[2] > 0
 
 
@@ -222,17 +260,16 @@ def test_masses_entropies_and_samples_belong_to_one_density(name):
         summed = target.density(k, middles)[inside].sum(0) / 1000
         share = target.below(k, ends).diff(dim=0)[0]
         torch.testing.assert_close(summed, share, rtol=0, atol=2e-2 if name == "pole" else 1e-5)
-    x = target.sample(40_000, generator=torch.Generator().manual_seed(1))
+    x = target.sample(10_000, generator=torch.Generator().manual_seed(1))
     log_q = target.log_density(x)
-    error = 4 * log_q.std().item() / 200
+    error = 4 * log_q.std().item() / 100
     assert abs(log_q.mean().item() - target.negative_entropy) <= error + ROUNDING
 
 
-def test_bumps_are_the_target_of_that_name():
-    """Densities agree at its own points."""
+@pytest.mark.parametrize("name", ["square", "mixture", "checkerboard"])
+def test_distributions_of_known_masses_are_the_targets_of_their_names(name):
+    """Densities agree at points of the target."""
     z = torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    target = TARGETS["mixture"]
-    expected = target.log_density(z)
-    torch.testing.assert_close(
-        Bumps().log_density(target.transport(z)), expected, rtol=1e-7, atol=1e-7
-    )
+    target = TARGETS[name]
+    actual = MASSES[name]().log_density(target.transport(z))
+    torch.testing.assert_close(actual, target.log_density(z), rtol=1e-7, atol=1e-7)

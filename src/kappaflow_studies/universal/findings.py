@@ -219,7 +219,7 @@ def _divergences(rows: pl.DataFrame) -> StudyTable:
                 f"[-{row['reach']:g}, {row['reach']:g}]",
                 with_error(row["kl"], row["kl_error"]),
                 *(
-                    significant(row["kl_middle"] + sign * row["kl_slack"], 3)
+                    significant(max(0.0, row["kl_middle"] + sign * row["kl_slack"]), 3)
                     for sign in (-1, 1)
                 ),
                 *(significant(row[column], 3) for column in ("kl_bound", "condition_number")),
