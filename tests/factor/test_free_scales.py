@@ -4,23 +4,44 @@ import numpy as np
 import pytest
 
 import kappaflow as kf
-from factor.ensembles import orthogonal
+from factor.ensembles import block_diagonal, geometric, orthogonal
+from kappaflow.factor.continuation import continue_to
 from kappaflow.factor.coupling import unit_factors
 from kappaflow.factor.factorization import residuals
-from kappaflow.factor.free_scales import _Program, free_scales
+from kappaflow.factor.free_scales import _Program, follow_with_free_scales, free_scales
+from kappaflow.factor.paths import Path
 from kappaflow.factor.rotation import factor_rotation
 
 
+def outliers(features, norm):
+    """Returns the map of Theorem 7, with ones added to both halves."""
+    return np.diag([1 / norm, norm, *[1.0] * (features // 2 - 2)] * 2)
+
+
 @pytest.mark.parametrize(
-    ("norm", "worst"),
-    [(10.0, 4.6), (100.0, 14.6), pytest.param(1000.0, 50.0, marks=pytest.mark.slow)],
+    ("features", "norm", "figure"),
+    [
+        (4, 10.0, 4.44),
+        (4, 100.0, 14.2),
+        pytest.param(4, 1000.0, 45.7, marks=pytest.mark.slow),
+        pytest.param(4, 1e4, 142.5, marks=pytest.mark.slow),
+        pytest.param(6, 1000.0, 44.5, marks=pytest.mark.slow),
+        pytest.param(8, 1000.0, 44.4, marks=pytest.mark.slow),
+    ],
 )
-def test_outliers_grow_like_the_square_root_of_the_norm(norm, worst):
-    """5.05, 20.8 and 2034 if the scales of the three L, and of the three U, have product one."""
-    matrix = np.diag([1 / norm, norm, 1 / norm, norm])
-    result = kf.factor_linear(matrix, method="continuation")
-    assert result.condition_number < worst < 1.6 * norm**0.5
-    assert result.residual < 1e-13 and result.inverse_residual < 1e-9
+def test_outliers_grow_like_the_square_root_of_the_norm(features, norm, figure):
+    """The figures of the page: above the bound of Theorem 7, and below 1.5 times the root."""
+    result = kf.factor_linear(outliers(features, norm), method="continuation")
+    assert result.condition_number == pytest.approx(figure, rel=0.02)
+    assert (norm**2 / 2 - norm) ** 0.25 < result.condition_number < 1.5 * norm**0.5
+    assert result.residual < 1e-13 and result.inverse_residual < 1e-8
+
+
+@pytest.mark.slow
+def test_without_the_path_outliers_are_worse(monkeypatch):
+    """The search alone ends in another minimum."""
+    monkeypatch.setattr("kappaflow.factor.search.FAR", np.inf)
+    assert kf.factor_linear(outliers(6, 1000.0), method="continuation").condition_number > 100
 
 
 def test_the_product_stays_and_the_scale_of_the_map_is_shared():
@@ -60,3 +81,37 @@ def test_what_is_returned_is_no_worse():
     result = free_scales(factors, matrix)
     assert max(f.condition_number for f in result) < max(f.condition_number for f in factors)
     assert residuals(result, matrix)[0] < 1e-13
+
+
+@pytest.mark.parametrize("features", [2, pytest.param(6, marks=pytest.mark.slow)])
+def test_a_path_of_free_scales_returns_the_better_factors(features):
+    """It improves poor couplings of a map, and keeps those of a search that no path improves."""
+    rng = np.random.default_rng(features)
+    matrix = geometric(features, rng, 1e3)
+    matrix /= np.linalg.det(matrix) ** (1 / features)
+    poor = unit_factors(continue_to(matrix, 6, steps=0))
+
+    def first(near):
+        return unit_factors(continue_to(near, 6))
+
+    better = follow_with_free_scales(Path(matrix), poor, first)
+    assert residuals(better, matrix)[0] < 1e-13
+    worst, best = (max(f.condition_number for f in factors) for factors in (poor, better))
+    assert best < 0.9 * worst
+    wrong = [*better[:-1], better[-1]._replace(weight=np.zeros((features // 2,) * 2))]
+    assert follow_with_free_scales(Path(matrix), better, lambda near: wrong) == better
+
+
+@pytest.mark.slow
+def test_the_figures_of_maps_with_a_cycle_are_those_of_the_page():
+    """One small value and a cycle of three in four features, in both orders, and both at once."""
+    for norm, figures in ((10, (5.3, 2.8, 4.8)), (100, (29, 4.8, 15.4)), (1000, (139, 10.07, 51))):
+        matrix = np.zeros((4, 4))
+        matrix[0, 0] = 1 / norm
+        matrix[[1, 2, 3], [2, 3, 1]] = norm ** (1 / 3)
+        exchanged = np.roll(matrix, (2, 2), (0, 1))
+        order = [0, 1, 4, 5, 2, 3, 6, 7]
+        both = block_diagonal(matrix, exchanged)[np.ix_(order, order)]
+        for trial, figure in zip((matrix, exchanged, both), figures, strict=True):
+            result = kf.factor_linear(trial, method="continuation")
+            assert result.condition_number == pytest.approx(figure, rel=0.02)

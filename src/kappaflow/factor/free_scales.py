@@ -4,43 +4,49 @@ The search works on unit couplings, and `rescale` then keeps the products of the
 sides. One-scale couplings have one more free scale: the scales of the upper ones may have the
 product h, and those of the lower ones 1/h. Maps with a large and a small singular value in one
 half need it. Here all blocks and scales are unknowns, with the product as constraint.
+`follow_with_free_scales` does this for maps on a path, each from the solution of the last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
 
 from kappaflow.factor.budget import report, spend
 from kappaflow.factor.coupling import Factor
+from kappaflow.factor.paths import Path
 
 POWERS = (4, 16, 64, 64)  # of smooth norms, which approach the largest singular value
 STEPS = 200
 NEWTON_STEPS = 6
 CLOSE = 1e-2  # largest relative residual before Newton's method
 ROUNDING = 1e-14  # relative residual that needs no improvement
+STRIDE = 1.5  # what a step along a path adds to the logarithm of the largest condition number
 
 
 def free_scales(factors: Sequence[Factor], matrix: np.ndarray) -> list[Factor]:
     """Returns factors of the matrix that are no worse conditioned than those with equal scales."""
-    program = _Program(factors, matrix)
-    values = program.start
     report("improving all scales")
-    for power in POWERS:
-        spend(STEPS * len(values) ** 3)
-        values = program.minimized(values, power)
-    for _ in range(NEWTON_STEPS):
-        residual, slope = program.residual(values), program.slope(values)
-        if not np.linalg.norm(residual) < CLOSE:
+    program = _Program(factors, matrix)
+    return program.better(factors, program.solved())
+
+
+def follow_with_free_scales(
+    path: Path, factors: Sequence[Factor], first: Callable[[np.ndarray], Sequence[Factor]]
+) -> list[Factor]:
+    """Returns factors of the end of a path, no worse conditioned than the given ones of it."""
+    # `first` finds the factors of a map near the start of the path.
+    steps = max(2, int(np.ceil(np.log(path.condition) / (2 * STRIDE))))
+    near = path.at(1 / steps).matrix
+    moved = free_scales(first(near), near)
+    for step in range(2, steps + 1):
+        report(f"following the path with all scales free, {step / steps:.0%}")
+        program = _Program(moved, path.at(step / steps).matrix)
+        solved = program.solved()
+        if solved is None:
             return list(factors)
-        values = values - np.linalg.lstsq(slope, residual)[0]
-    trial = program.factors(values)
-    worst, best = (
-        max(factor.condition_number for factor in product) for product in (factors, trial)
-    )
-    left = np.linalg.norm(program.residual(values))
-    accurate = left <= max(np.linalg.norm(program.residual(program.start)), ROUNDING)
-    return trial if accurate and best < worst else list(factors)
+        moved = solved
+    return program.better(factors, moved)
 
 
 class _Program:
@@ -64,6 +70,32 @@ class _Program:
                 self.lower, self.parts, self.shapes, scales, strict=True
             )
         ]
+
+    def solved(self) -> list[Factor] | None:
+        """Returns factors near a minimum of the largest cost, or None if none were found."""
+        values = self.start
+        for power in POWERS:
+            spend(STEPS * len(values) ** 3)
+            values = self.minimized(values, power)
+        for _ in range(NEWTON_STEPS):
+            residual, slope = self.residual(values), self.slope(values)
+            if not np.linalg.norm(residual) < CLOSE:
+                return None
+            values = values - np.linalg.lstsq(slope, residual)[0]
+        return self.factors(values)
+
+    def better(self, factors: Sequence[Factor], trial: list[Factor] | None) -> list[Factor]:
+        """Returns the trial if it is as accurate as the factors, and better conditioned."""
+        if trial is None or not self._off(trial) <= max(self._off(factors), ROUNDING):
+            return list(factors)
+        worst, best = (
+            max(factor.condition_number for factor in product) for product in (factors, trial)
+        )
+        return trial if best < worst else list(factors)
+
+    def _off(self, factors: Sequence[Factor]) -> float:
+        """Returns the relative residual of factors."""
+        return float(np.linalg.norm(self.residual(_Program(factors, self.matrix).start)))
 
     def residual(self, values: np.ndarray) -> np.ndarray:
         """Returns the product minus the matrix, flat, in units of the norm of the matrix."""

@@ -3,18 +3,20 @@
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.budget import OutOfBudget
 from kappaflow.factor.closed_forms import small_first, worst_condition_number
 from kappaflow.factor.continuation import continue_to, continue_to_five
 from kappaflow.factor.coupling import Factor, unit_factors
-from kappaflow.factor.free_scales import free_scales
+from kappaflow.factor.free_scales import follow_with_free_scales, free_scales
+from kappaflow.factor.paths import Path
 from kappaflow.factor.problem import FactorProblem
 from kappaflow.factor.rescale import rescale
 from kappaflow.factor.uneven import continue_uneven, enough_couplings
 
-LARGEST_FREE = 6  # most features for which all scales are unknowns; the time grows like n^6
+LARGEST_FREE, MOST_UNKNOWNS = 8, 240  # most features and unknowns for which all scales are free
 WELL_CONDITIONED, NEAR = 3.0, 1.5  # condition number, and ratio to the lower bound, that suffice
+FAR = 5.0  # ratio to the lower bound above which a path with all scales free is followed
 ONE_THREAD = 256  # largest number of features for which searches gain nothing from two threads
 
 
@@ -29,20 +31,29 @@ def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[F
         else:
             factors = unit_factors(continue_to(unit, couplings, seed=seed))
     if problem.even and len(unit) <= LARGEST_FREE:
-        factors = _with_free_scales(rescale(factors), problem)
+        factors = _with_free_scales(rescale(factors), unit, seed)
     return rescale(restore(factors), scale=problem.scale)
 
 
-def _with_free_scales(factors: list[Factor], problem: FactorProblem) -> list[Factor]:
+def _with_free_scales(factors: list[Factor], unit: np.ndarray, seed: int) -> list[Factor]:
     """Returns the factors, improved by `free_scales` if they are far from a lower bound."""
-    values = problem.singular_values / problem.scale
+    values = np.linalg.svd(unit, compute_uv=False)
     least = max(values[0], 1 / values[-1]) ** (2 / len(factors))
-    if worst_condition_number(factors) <= max(WELL_CONDITIONED, NEAR * least):
+    unknowns = len(factors) * (len(unit) ** 2 // 4 + 1)
+    enough = max(WELL_CONDITIONED, NEAR * least)
+    if worst_condition_number(factors) <= enough or unknowns > MOST_UNKNOWNS:
         return factors
+
+    def first(matrix: np.ndarray) -> list[Factor]:
+        return rescale(unit_factors(continue_to(matrix, len(factors), seed=seed)))
+
     try:
-        return free_scales(factors, problem.matrix / problem.scale)
-    except OutOfBudget:
-        return factors
+        factors = free_scales(factors, unit)
+        if worst_condition_number(factors) > FAR * least:
+            factors = follow_with_free_scales(Path(unit), factors, first)
+    except (OutOfBudget, NumericalError):
+        pass
+    return factors
 
 
 def by_five(problem: FactorProblem, seed: int) -> list[Factor] | None:

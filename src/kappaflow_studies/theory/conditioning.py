@@ -70,9 +70,10 @@ def outlier_lower_bound(matrix: object, couplings: int = 6) -> float:
     r"""Returns a lower bound for the largest condition number of m couplings with one scale each.
 
     The first and the last coupling only scale some columns of T or :math:`T^{-1}` and keep some
-    rows. So the condition numbers of these halves are at most :math:`\kappa^{m-1}`. The
-    bound is larger than `scaled_lower_bound` if T has a large and a small singular value in the
-    same half. The smaller bound of the two orders is returned.
+    rows. So the condition numbers of these halves are at most :math:`\kappa^{m-1}`, and the norm
+    of the block that they share is at most :math:`\kappa^{(3m-4)/2}` times the smallest singular
+    values of both. The bound is larger than `scaled_lower_bound` if T has a large and a small
+    singular value in the same half. The smaller bound of the two orders is returned.
 
     Args:
         matrix: T, (n, n) with even n, invertible.
@@ -85,8 +86,8 @@ def outlier_lower_bound(matrix: object, couplings: int = 6) -> float:
         Ours.
 
     Example:
-        >>> round(outlier_lower_bound(np.diag([1e-5, 1e5, 1e-5, 1e5])), 6)
-        100.0
+        >>> round(outlier_lower_bound(np.diag([1e-7, 1e7, 1e-7, 1e7])), 6)
+        1000.0
     """
     return min(ordered_outlier_bounds(matrix, couplings))
 
@@ -101,13 +102,14 @@ def ordered_outlier_bounds(matrix: object, couplings: int = 6) -> tuple[float, f
 
     def bound(rows: int) -> float:
         columns = rows if couplings % 2 == 0 else 1 - rows
-        parts = (
-            unit[halves[rows]],
-            unit[:, halves[columns]],
-            inverse[halves[1 - columns]],
-            inverse[:, halves[1 - rows]],
-        )
-        return float(max(map(cond, parts))) ** (1 / (couplings - 1))
+        sides = (unit, rows, columns), (inverse, 1 - columns, 1 - rows)
+        wide, corner = 1.0, 1.0
+        for matrix, i, j in sides:
+            kept, scaled = matrix[halves[i]], matrix[:, halves[j]]
+            least = svd(kept, compute_uv=False)[-1] * svd(scaled, compute_uv=False)[-1]
+            wide = max(wide, cond(kept), cond(scaled))
+            corner = max(corner, norm(kept[:, halves[j]], 2) / least)
+        return float(max(wide ** (1 / (couplings - 1)), corner ** (2 / (3 * couplings - 4))))
 
     return bound(0), bound(1)
 
