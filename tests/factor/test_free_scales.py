@@ -9,7 +9,6 @@ from kappaflow.factor.continuation import continue_to
 from kappaflow.factor.coupling import unit_factors
 from kappaflow.factor.factorization import residuals
 from kappaflow.factor.free_scales import _Program, follow_with_free_scales, free_scales
-from kappaflow.factor.paths import Path
 from kappaflow.factor.rotation import factor_rotation
 
 
@@ -84,8 +83,8 @@ def test_what_is_returned_is_no_worse():
 
 
 @pytest.mark.parametrize("features", [2, pytest.param(6, marks=pytest.mark.slow)])
-def test_a_path_of_free_scales_returns_the_better_factors(features):
-    """It improves poor couplings of a map, and keeps those of a search that no path improves."""
+def test_a_path_of_free_scales_returns_the_better_factors(features, monkeypatch):
+    """It improves poor couplings of a map, and keeps good ones if its own are worse or missing."""
     rng = np.random.default_rng(features)
     matrix = geometric(features, rng, 1e3)
     matrix /= np.linalg.det(matrix) ** (1 / features)
@@ -94,12 +93,14 @@ def test_a_path_of_free_scales_returns_the_better_factors(features):
     def first(near):
         return unit_factors(continue_to(near, 6))
 
-    better = follow_with_free_scales(Path(matrix), poor, first)
+    better = follow_with_free_scales(poor, matrix, first)
     assert residuals(better, matrix)[0] < 1e-13
     worst, best = (max(f.condition_number for f in factors) for factors in (poor, better))
     assert best < 0.9 * worst
-    wrong = [*better[:-1], better[-1]._replace(weight=np.zeros((features // 2,) * 2))]
-    assert follow_with_free_scales(Path(matrix), better, lambda near: wrong) == better
+    monkeypatch.setattr(_Program, "solved", lambda program: poor)
+    assert follow_with_free_scales(better, matrix, first) == better
+    monkeypatch.setattr(_Program, "solved", lambda program: None)
+    assert follow_with_free_scales(better, matrix, first) == better
 
 
 @pytest.mark.slow

@@ -32,21 +32,21 @@ def free_scales(factors: Sequence[Factor], matrix: np.ndarray) -> list[Factor]:
 
 
 def follow_with_free_scales(
-    path: Path, factors: Sequence[Factor], first: Callable[[np.ndarray], Sequence[Factor]]
+    factors: Sequence[Factor], matrix: np.ndarray, first: Callable[[np.ndarray], Sequence[Factor]]
 ) -> list[Factor]:
-    """Returns factors of the end of a path, no worse conditioned than the given ones of it."""
+    """Returns factors of the end of a path of maps, no worse conditioned than the given ones."""
     # `first` finds the factors of a map near the start of the path.
-    steps = max(2, int(np.ceil(np.log(path.condition) / (2 * STRIDE))))
-    near = path.at(1 / steps).matrix
+    path = Path(matrix)
+    steps = max(1, int(np.ceil(np.log(path.condition) / (2 * STRIDE))))
+    near, *maps = *(path.at(step / steps).matrix for step in range(1, steps)), matrix
     moved = free_scales(first(near), near)
-    for step in range(2, steps + 1):
+    for step, following in enumerate(maps, start=2):
         report(f"following the path with all scales free, {step / steps:.0%}")
-        program = _Program(moved, path.at(step / steps).matrix)
-        solved = program.solved()
+        solved = _Program(moved, following).solved()
         if solved is None:
             return list(factors)
         moved = solved
-    return program.better(factors, moved)
+    return _Program(factors, matrix).better(factors, moved)
 
 
 class _Program:

@@ -9,7 +9,6 @@ from kappaflow.factor.closed_forms import small_first, worst_condition_number
 from kappaflow.factor.continuation import continue_to, continue_to_five
 from kappaflow.factor.coupling import Factor, unit_factors
 from kappaflow.factor.free_scales import follow_with_free_scales, free_scales
-from kappaflow.factor.paths import Path
 from kappaflow.factor.problem import FactorProblem
 from kappaflow.factor.rescale import rescale
 from kappaflow.factor.uneven import continue_uneven, enough_couplings
@@ -50,7 +49,7 @@ def _with_free_scales(factors: list[Factor], unit: np.ndarray, seed: int) -> lis
     try:
         factors = free_scales(factors, unit)
         if worst_condition_number(factors) > FAR * least:
-            factors = follow_with_free_scales(Path(unit), factors, first)
+            factors = follow_with_free_scales(factors, unit, first)
     except (OutOfBudget, NumericalError):
         pass
     return factors
