@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # otherwise, because tests start many processes.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: setup demo test test-slow lint types docs bench faults faults-short release-check versions-check lock clean
+.PHONY: setup demo test test-slow lint types docs papers bench faults faults-short release-check versions-check lock clean
 
 setup: $(VENV)/.ready
 
@@ -48,6 +48,10 @@ types: setup
 docs: setup
 	rm -rf docs/reference
 	$(BIN)/python -m sphinx -M html docs docs/_build -W -q
+
+# Needs LaTeX and rsvg-convert, which nothing else does: docs/build_papers.py names their packages.
+papers:
+	$(PYTHON) docs/build_papers.py
 
 # PRESET=full measures the whole grid, for the page on couplings, in one or two hours.
 PRESET ?= minutes

@@ -33,6 +33,10 @@ COMMANDS = {
         "factor:factor",
         "Factor matrices of all kinds, and compare the results with the goals.",
     ),
+    "backward-errors": (
+        "backward_errors:backward_errors",
+        "Measure rounding errors of linear maps as couplings and as other factors.",
+    ),
     "images": (
         "images:images",
         "Measure Glows of images: time and memory of a step, bits per dimension of digits.",

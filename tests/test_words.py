@@ -28,6 +28,7 @@ def texts():
     files = [path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py")]
     files.remove(Path(__file__))
     files += [*ROOT.glob("*/**/*.jinja"), *ROOT.glob("docs/**/*.md")]
+    files += ROOT.glob("docs/**/*.tex")
     files += [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
     names = [path.relative_to(ROOT).as_posix() for path in files]
     return [(name, (ROOT / name).read_text("utf-8")) for name in names if "_build" not in name]

@@ -242,6 +242,22 @@ def test_an_error_of_the_product_is_seen_through_the_inverse(benchmark):
     assert error(factors, matrix) == pytest.approx(1e-3, rel=0.01)
 
 
+def test_factors_of_each_kind_have_the_map_as_product(benchmark):
+    """Up to rounding; an error of one factor is seen, in units of the roundoff."""
+    errors = benchmark("backward_errors")
+    matrix = np.random.default_rng(0).standard_normal((6, 6))
+    matrix[0] *= np.sign(np.linalg.det(matrix))
+    counts = {}
+    for kind, factor in errors.KINDS.items():
+        factors = factor(matrix)
+        line = errors.measured(matrix, factors)
+        assert max(line["residual"], line["application"], line["inverse"]) < 1000
+        factors[0] = factors[0] + 1e-9 * np.eye(6)
+        assert errors.measured(matrix, factors)["residual"] > 1e-10 / errors.ROUNDOFF
+        counts[kind] = len(factors)
+    assert list(counts.values()) == [6, 11, 4, 6, 51]  # 3 n (n - 1) / 2 + n shears
+
+
 @pytest.mark.parametrize(
     ("row", "draws", "holds"),
     [

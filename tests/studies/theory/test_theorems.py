@@ -123,7 +123,7 @@ def test_the_bound_of_theorem_b_is_attained():
 
 
 def test_free_scales_bring_the_bound_to_6_98():
-    """The scales of the page, in fractions: no norm within its bound makes a coupling worse."""
+    """The scales of the paper, in fractions: no norm within its bound makes a coupling worse."""
     squares = [6 + 4 * Fraction(14143, 10000), 1, 2, 4, 4, 1]  # of the norms, sqrt 2 rounded up
     np.testing.assert_array_less(np.square(ROTATION_BLOCK_NORMS), np.array(squares, float) + 1e-9)
     scales = [Fraction(*pair) for pair in ((17, 5), (7, 2), (1, 2), (2, 5), (10, 17), (5, 7))]

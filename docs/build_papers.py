@@ -1,0 +1,85 @@
+"""Builds the papers in docs/papers as PDF, for `make papers`; needs pdflatex and rsvg-convert.
+
+Figures and the table of divergences come from committed results. Any warning of LaTeX is an error.
+On Debian: apt-get install --no-install-recommends texlive-latex-recommended
+texlive-fonts-recommended librsvg2-bin.
+"""
+
+import csv
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent
+PAPERS = DOCS / "papers"
+NAMES = "couplings", "universal"
+RESULTS = DOCS / "experiments" / "universal"
+FIGURES = {
+    "worst-maps": DOCS / "theory" / "worst-maps.svg",
+    "rates": RESULTS / "figures" / "rates.svg",
+    "every-point": RESULTS / "figures" / "every-point.svg",
+}
+DIVERGENCES = RESULTS / "divergence.csv"
+SETTINGS = "32 on [-3, 3]", "512 on [-6, 6]"  # number of cells and their range, of the rows shown
+SOURCES = sorted([*PAPERS.glob("*.tex"), *FIGURES.values(), DIVERGENCES])
+SUMS = PAPERS / "SHA256SUMS"
+DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+POWER = re.compile(r"([0-9.]+)\s×\s10([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)")
+TROUBLE = re.compile(r"^(?:! .*|.*(?:Warning|Overfull|Underfull).*)$", re.MULTILINE)
+TOOLS = "pdflatex", "rsvg-convert"
+
+
+def tex(text: str) -> str:
+    """Returns a cell of a table of results in LaTeX."""
+    text = re.sub(r"\[-(\d), \d\]", r"$[-\1, \1]$", text.replace("±", r"$\pm$"))
+    return POWER.sub(lambda m: rf"${m[1]} \cdot 10^{{{m[2].translate(DIGITS)}}}$", text)
+
+
+def divergence_rows() -> str:
+    """Returns the rows of the table of divergences."""
+    with DIVERGENCES.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.reader(file) if row[0].endswith(SETTINGS)]
+    return "".join(" & ".join(map(tex, row)) + r" \\" + "\n" for row in rows)
+
+
+def checksums() -> str:
+    """Returns the SHA-256 of all that the papers are made of, a line for each file."""
+    sums = [(hashlib.sha256(path.read_bytes()).hexdigest(), path) for path in SOURCES]
+    return "".join(f"{digest}  {path.relative_to(DOCS)}\n" for digest, path in sums)
+
+
+def build(folder: Path) -> None:
+    """Writes the papers as PDF into a folder; raises RuntimeError with the warnings of LaTeX."""
+    parts = folder / "build"
+    parts.mkdir(parents=True, exist_ok=True)
+    for path in PAPERS.glob("*.tex"):
+        shutil.copy(path, folder / path.name) if folder != PAPERS else None
+    for name, source in FIGURES.items():
+        command = ["rsvg-convert", "-f", "pdf", "-o", parts / f"{name}.pdf", source]
+        subprocess.run(command, check=True)
+    (parts / "divergence.tex").write_text(divergence_rows(), "utf-8")
+    for name in NAMES:
+        for _ in range(3):
+            command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error"]
+            done = subprocess.run(
+                [*command, "-output-directory=build", f"{name}.tex"],
+                cwd=folder,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        problems = TROUBLE.findall(done.stdout)
+        if done.returncode or problems:
+            raise RuntimeError("\n".join(problems) or done.stdout[-2000:])
+        shutil.copy(parts / f"{name}.pdf", folder)
+
+
+if __name__ == "__main__":
+    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        sys.exit(f"{' and '.join(missing)} not found.\n{__doc__}")
+    build(PAPERS)
+    SUMS.write_text(checksums(), "utf-8")
