@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from scipy.linalg import lu
+from scipy.linalg import lu_factor
 
 import kappaflow as kf
 from benchmarks.lines import Line, grouped, write_results
@@ -104,9 +104,13 @@ def _dense(found: kf.factor.Factorization) -> Factors:
 
 def ldu(matrix: np.ndarray) -> Factors:
     """Returns P, L, D and U with partial pivoting."""
-    p, lower, upper = lu(matrix)
-    diagonal = np.diag(upper)
-    return [p, lower, np.diag(diagonal), upper / diagonal[:, None]]
+    packed, swaps = lu_factor(matrix)
+    order = np.arange(len(matrix))
+    for i, j in enumerate(swaps):
+        order[[i, j]] = order[[j, i]]
+    lower, diagonal = np.tril(packed, -1) + np.eye(len(matrix)), np.diag(packed)
+    upper = np.triu(packed) / diagonal[:, None]
+    return [np.eye(len(matrix))[:, order], lower, np.diag(diagonal), upper]
 
 
 def householder(matrix: np.ndarray) -> Factors:
@@ -174,10 +178,10 @@ def latex_table(lines: Sequence[Line]) -> str:
 
 def _both(values: Sequence[float]) -> str:
     """Returns the median, and the largest value in brackets."""
-    middle, largest = median(values), max(values)
-    if middle > LARGE:
+    if median(values) > LARGE:
         return "--"
-    return _short(middle) if middle == largest else f"{_short(middle)} ({_short(largest)})"
+    middle, largest = _short(median(values)), _short(max(values))
+    return middle if middle == largest else f"{middle} ({largest})"
 
 
 def _short(value: float) -> str:

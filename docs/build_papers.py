@@ -55,27 +55,35 @@ def build(folder: Path) -> None:
     """Writes the papers as PDF into a folder; raises RuntimeError with the warnings of LaTeX."""
     parts = folder / "build"
     parts.mkdir(parents=True, exist_ok=True)
-    for path in PAPERS.glob("*.tex"):
-        shutil.copy(path, folder / path.name) if folder != PAPERS else None
+    if folder != PAPERS:
+        for path in PAPERS.glob("*.tex"):
+            shutil.copy(path, folder)
     for name, source in FIGURES.items():
         command = ["rsvg-convert", "-f", "pdf", "-o", parts / f"{name}.pdf", source]
         subprocess.run(command, check=True)
     (parts / "divergence.tex").write_text(divergence_rows(), "utf-8")
     for name in NAMES:
-        for _ in range(3):
-            command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error"]
-            done = subprocess.run(
-                [*command, "-output-directory=build", f"{name}.tex"],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        problems = TROUBLE.findall(done.stdout)
-        if done.returncode or problems:
-            raise RuntimeError("\n".join(problems) or done.stdout[-2000:])
+        for _ in range(2):  # the first run collects the references
+            latex(name, folder)
+        code, output = latex(name, folder)
+        problems = TROUBLE.findall(output)
+        if code or problems:
+            raise RuntimeError("\n".join(problems) or output[-2000:])
         shutil.copy(parts / f"{name}.pdf", folder)
+
+
+def latex(name: str, folder: Path) -> tuple[int, str]:
+    """Returns the exit status and the output of pdflatex in a folder."""
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-output-directory=build"]
+    done = subprocess.run(
+        [*command, f"{name}.tex"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    return done.returncode, done.stdout
 
 
 if __name__ == "__main__":

@@ -258,6 +258,18 @@ def test_factors_of_each_kind_have_the_map_as_product(benchmark):
     assert list(counts.values()) == [6, 11, 4, 6, 51]  # 3 n (n - 1) / 2 + n shears
 
 
+def test_rounding_errors_reach_the_table(benchmark, monkeypatch, tmp_path):
+    """A row for each kind of factors, with the worst map in brackets."""
+    errors = benchmark("backward_errors")
+    monkeypatch.setattr(errors, "ENSEMBLES", ["orthogonal"])
+    monkeypatch.setattr(errors, "SIZES", [2, 4])
+    errors.backward_errors(draws=1, results=tmp_path, table=tmp_path / "table.tex")
+    rows = (tmp_path / "table.tex").read_text("utf-8").splitlines()[1:]
+    assert [row.split(" & ")[1] for row in rows] == list(errors.KINDS)
+    assert all(row.count("&") == 7 for row in rows)
+    assert " 1 & " in rows[3]  # reflectors
+
+
 @pytest.mark.parametrize(
     ("row", "draws", "holds"),
     [

@@ -88,21 +88,27 @@ def test_the_committed_pdfs_are_of_these_sources():
 
 
 def test_the_figures_on_rounding_errors_are_those_of_the_results(monkeypatch):
-    """The table, and the sentence on the accuracy of couplings."""
+    """The table, and the sentences on the accuracy of couplings."""
     monkeypatch.syspath_prepend(str(ROOT))
     backward_errors = importlib.import_module("benchmarks.backward_errors")
     results = ROOT / "benchmarks" / "results" / "backward-errors.json"
     lines = json.loads(results.read_text("utf-8"))["lines"]
     table = (PAPERS / "backward-errors.tex").read_text("utf-8")
     assert backward_errors.latex_table(lines) == table
-    six = [line for line in lines if line["kind"] == "six couplings"]
+    six, eleven, _, householder, _ = (
+        [line for line in lines if line["kind"] == kind] for kind in backward_errors.KINDS
+    )
     assert len(six) == 64
     text = (PAPERS / "couplings.tex").read_text("utf-8")
-    sentence = re.search(r"inverse, are at most \$([\d.]+)\$ of .* most \$([\d.]+)\$", text)
-    share, most = map(float, sentence.groups())
-    for line in six:
+    sentence = re.search(r"inverse, are at most (.*)", text)[1]
+    numbers = map(float, re.findall(r"most \$([\d.]+)\$", f"most {sentence}"))
+    share, most, of_eleven, of_six, of_kappa = numbers
+    for line, other, triangular in zip(six, eleven, householder, strict=True):
         assert line["application"] <= min(share * line["amplification"], most + 0.05)
         assert line["inverse"] <= min(share * line["inverse_amplification"], most + 0.05)
+        assert other["residual"] <= of_eleven * other["amplification"]
+        assert line["residual"] <= of_six * line["amplification"]
+        assert line["residual"] <= of_kappa * triangular["condition_number"]  # that of the map
 
 
 def test_numbers_of_results_are_typeset_as_formulas():
