@@ -7,6 +7,7 @@ texlive-fonts-recommended librsvg2-bin.
 
 import csv
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ SUMS = PAPERS / "SHA256SUMS"
 DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 POWER = re.compile(r"([0-9.]+)\s×\s10([⁰¹²³⁴⁵⁶⁷⁸⁹⁻]+)")
 TROUBLE = re.compile(r"^(?:! .*|.*(?:Warning|Overfull|Underfull).*)$", re.MULTILINE)
+SAME_TIME = {**os.environ, "SOURCE_DATE_EPOCH": "0"}  # the same sources make the same bytes
 TOOLS = "pdflatex", "rsvg-convert"
 
 
@@ -60,7 +62,7 @@ def build(folder: Path) -> None:
             shutil.copy(path, folder)
     for name, source in FIGURES.items():
         command = ["rsvg-convert", "-f", "pdf", "-o", parts / f"{name}.pdf", source]
-        subprocess.run(command, check=True)
+        subprocess.run(command, env=SAME_TIME, check=True)
     (parts / "divergence.tex").write_text(divergence_rows(), "utf-8")
     for name in NAMES:
         for _ in range(2):  # the first run collects the references
@@ -78,6 +80,7 @@ def latex(name: str, folder: Path) -> tuple[int, str]:
     done = subprocess.run(
         [*command, f"{name}.tex"],
         cwd=folder,
+        env=SAME_TIME,
         capture_output=True,
         text=True,
         errors="replace",
@@ -86,8 +89,21 @@ def latex(name: str, folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
+def missing() -> list[str]:
+    """Returns the programs and the packages of LaTeX that are not installed."""
+    if tools := [tool for tool in TOOLS if shutil.which(tool) is None]:
+        return tools
+    used = re.findall(r"\\usepackage(?:\[.*\])?\{(.*)\}", (PAPERS / "preamble.tex").read_text())
+    files = [f"{name}.sty" for names in used for name in names.split(",")]
+    return [
+        file
+        for file in files
+        if subprocess.run(["kpsewhich", file], capture_output=True, check=False).returncode
+    ]
+
+
 if __name__ == "__main__":
-    if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
-        sys.exit(f"{' and '.join(missing)} not found.\n{__doc__}")
+    if absent := missing():
+        sys.exit(f"Not installed: {', '.join(absent)}.\n{__doc__}")
     build(PAPERS)
     SUMS.write_text(checksums(), "utf-8")

@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import json
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -119,11 +118,37 @@ def test_numbers_of_results_are_typeset_as_formulas():
     assert len(papers.divergence_rows().splitlines()) == 10
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in papers.TOOLS), reason="LaTeX is not installed"
+@pytest.mark.parametrize(
+    "number",
+    [
+        "4.04",
+        "4.05",
+        "0.56",
+        "0.57",
+        "1.05",
+        "1.07",
+        "0.0015",
+        "0.0075",
+        "2.73",
+        "2.72",
+        "301",
+        "54",
+    ],
 )
+def test_the_numbers_of_the_study_are_those_of_its_page(number):
+    """The page is made from the measurements."""
+    page = (ROOT / "docs" / "experiments" / "universal.md").read_text("utf-8")
+    text = (PAPERS / "universal.tex").read_text("utf-8")
+    section = text[text.index(r"\section{Measurements}") : text.index(r"\section{What is open}")]
+    number = re.compile(rf"(?<![\d.]){re.escape(number)}(?!\d)")
+    assert number.search(section)
+    assert number.search(page)
+
+
+@pytest.mark.slow
 def test_the_papers_build_without_warnings(tmp_path):
     """In another folder, so that committed files stay as they are."""
+    if absent := papers.missing():
+        pytest.skip(f"not installed: {', '.join(absent)}")
     papers.build(tmp_path)
     assert all((tmp_path / f"{name}.pdf").stat().st_size < LIMIT for name in papers.NAMES)

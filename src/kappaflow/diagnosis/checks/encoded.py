@@ -142,7 +142,8 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
     """In 500 rows or more, a few (at most one in twenty) have latents that are 30 nats less
     likely than the least likely of 4,096 samples of the base. These rows dominate the mean of
     log_prob. If no measured slope is as steep as a map from a sample to these rows has to be, the
-    tails of the data are heavier than those of the flow ([Verine and others](theory/index.md)).
+    tails of the data are heavier than those of the flow
+    ([Verine and others](theory/depth-bound.md)).
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
