@@ -272,3 +272,22 @@ def test_infinite_numbers_are_refused_when_fitting():
     """No density holds them."""
     with pytest.raises(DataError, match=r"column 'x' .* holds inf at row 3"):
         fitted(pl.DataFrame({"x": [0.5, 0.7, np.inf, 1.2]}))
+
+
+def test_columns_named_by_numbers_and_categories_of_numbers_are_kept():
+    """As pandas has them; the types are those of the fitted frame."""
+    generator = np.random.default_rng(0)
+    ratings = pd.Categorical(generator.integers(1, 6, 40), ordered=True)
+    frame = pd.DataFrame({0: generator.normal(size=40), 1: ratings})
+    encoding = fitted(frame)
+    pandas_equal(encoding.decode(encoding.encode(read(frame)), frame[:0]), frame, atol=0, rtol=0)
+
+
+def test_identifiers_that_a_narrow_type_cannot_count_become_int64():
+    """More samples than an Int8 has numbers."""
+    frame = SMALL.with_columns(row=pl.int_range(40, dtype=pl.Int8))
+    encoding = fitted(frame)
+    few = Encoded(np.zeros((100, 1)), np.zeros((100, 1), dtype=np.int64))
+    many = Encoded(np.zeros((200, 1)), np.zeros((200, 1), dtype=np.int64))
+    assert encoding.decode(few)["row"].dtype == pl.Int8
+    assert encoding.decode(many)["row"].to_list() == list(range(1, 201))

@@ -127,7 +127,7 @@ def test_named_kinds_replace_the_detected_ones():
             r"'height' date, and it holds numbers, such as '0.01' at row 1: name",
         ),
         ({"member": "continuous"}, r"holds true and false, such as 'true' .* boolean or category"),
-        ({"joined": "category"}, r"holds dates, such as '2019-01-01' at row 1: name date\."),
+        ({"joined": "category"}, r"holds dates, such as '2019-01-01' at row 1: name it date\."),
         ({"lists": "category"}, r"another type, such as .*: leave it out of 'kinds'\."),
         ({"visits": "positive"}, r"it holds 0 at row 1: name it continuous\."),
         ({"visits": "circular"}, r"it holds 4 at row 5: name the ends .*'circular:0,360'"),
@@ -135,7 +135,7 @@ def test_named_kinds_replace_the_detected_ones():
             {"region": "boolean"},
             r"holds 4 different values .* at most 2 can be modeled: name it c",
         ),
-        ({"same": "continuous"}, r"it has fewer than two different numbers"),
+        ({"same": "continuous"}, r"it has fewer than two different values"),
         ({"empty": "category"}, r"'empty' category, and it is empty"),
     ],
 )

@@ -23,6 +23,7 @@ from kappaflow.mixed.values import (
     is_missing,
     number_text,
     plain,
+    row_numbers,
     series_of_numbers,
     series_of_texts,
     series_of_times,
@@ -217,8 +218,7 @@ class Encoding(BaseModel):
     def _series(self, column: ColumnEncoding, encoded: Encoded) -> "pl.Series":
         """Returns a column of decoded rows."""
         if column.kind == "identifier":
-            counted = [str(row + 1) for row in range(len(encoded))]
-            return series_of_texts(column.name, counted, column.type)
+            return row_numbers(column.name, len(encoded), column.type)
         texts: list[str | None] = []
         if column.labels:
             codes = encoded.codes[:, self.label_columns.index(column.name)]
@@ -392,8 +392,8 @@ def _unknown_label(
     row, more = int(wrong.argmax()), int(wrong.sum()) - 1
     also = f", and {more:,} more rows have unknown labels" if more else ""
     what = "no value" if texts[row] is None else f"the label {texts[row]!r}"
-    known = [label for label in column.labels if label not in {None, OTHER}]
-    names = quoted([str(label) for label in known])
+    known = column.labels[1:] if column.is_number else column.labels
+    names = quoted([label for label in known if label is not None])
     return DataError(
         f"column '{column.name}' of {raw.subject} has {what} at {raw.name_row(row)}{also}; the "
         f"labels of the fitted table are {names}, and {_MISSING[None in column.labels]}."

@@ -50,10 +50,19 @@ FITTING: dict[str, tuple[Kind, ...]] = {  # the kinds that values of a sort can 
     ),
     "truth": ("boolean", "category"),
     "text": ("category", "boolean", "identifier"),
+    "categories": ("category", "boolean"),
     "date as text": ("date", "category", "identifier"),
     "date": ("date",),
 }
-SPOKEN = {"number": "numbers", "truth": "true and false", "date": "dates", "text": "text"}
+SPOKEN = {  # what the values are called in messages
+    "number": "numbers",
+    "truth": "true and false",
+    "text": "text",
+    "categories": "categories",
+    "date as text": "dates",
+    "date": "dates",
+    "other": "values of another type",
+}
 LABELS = 200  # most labels of a category that is detected
 MOST_LABELS = 2000  # most labels of a category that the user names
 REPEATS = 2  # fewest rows for each label on average
@@ -129,7 +138,7 @@ def _detected_kind(raw: RawTable, column: Column) -> ColumnKind:
     if sort.startswith("date"):
         if len(labels) == 1:
             return ColumnKind(column.name, "left_out", f"it holds {labels[0]} only")
-        return _with_reason(raw, column, "date")
+        return _with_reason(column, "date")
     return _label_kind(raw, column, labels)
 
 
@@ -137,12 +146,12 @@ def _label_kind(raw: RawTable, column: Column, labels: list[str]) -> ColumnKind:
     """Returns the kind of a column of truth values or texts."""
     folded = {label.casefold() for label in labels}
     if column.is_truth or (len(folded) == len(labels) and any(folded <= pair for pair in PAIRS)):
-        return _with_reason(raw, column, "boolean")
+        return _with_reason(column, "boolean")
     present = int((~is_missing(column)).sum())
     if len(labels) <= LABELS and len(labels) * REPEATS <= present:
-        return _with_reason(raw, column, "category")
-    is_unique = len(labels) == raw.row_count
-    if is_unique and not any(len(label.split()) > 1 for label in labels):
+        return _with_reason(column, "category")
+    can_number = _sort(column) == "text" and len(labels) == raw.row_count
+    if can_number and not any(len(label.split()) > 1 for label in labels):
         return ColumnKind(column.name, "identifier", SAMPLES_NUMBERED)
     reason = (
         f"{len(labels):,} different texts in {present:,} rows; name it in kinds to model it as a "
@@ -195,26 +204,26 @@ def _named_kind(raw: RawTable, column: Column, text: str) -> ColumnKind:
     if column.problem is not None and kind not in possible:
         raise DataError(f"{column.problem}.")
     if kind not in possible:
-        way_out = f"name {' or '.join(possible)}" if possible else "leave it out of 'kinds'"
-        raise _contradiction(raw, column, kind, ~is_missing(column), _spoken(sort), way_out)
+        way_out = f"name it {' or '.join(possible)}" if possible else "leave it out of 'kinds'"
+        raise _contradiction(raw, column, kind, ~is_missing(column), SPOKEN[sort], way_out)
     if kind == "identifier":
         return ColumnKind(column.name, kind, SAMPLES_NUMBERED)
     if kind in {"category", "boolean"}:
         _check_labels(column, kind)
-        return _with_reason(raw, column, kind)
+        return _with_reason(column, kind)
+    if len(_labels(column)) < 2:
+        raise ArgumentError(
+            f"'kinds' names column '{column.name}' {kind}, and it has fewer than two different "
+            "values: leave it out of 'kinds'."
+        )
     if kind == "date":
-        return _with_reason(raw, column, kind)
+        return _with_reason(column, kind)
     return _named_number(raw, column, kind, str(text))
 
 
 def _named_number(raw: RawTable, column: Column, kind: Kind, text: str) -> ColumnKind:
     """Returns a kind of numbers that the user named; raises ArgumentError at values outside."""
     numbers, domain = column.numbers(), None
-    if len(np.unique(numbers[np.isfinite(numbers)])) < 2:
-        raise ArgumentError(
-            f"'kinds' names column '{column.name}' {kind}, and it has fewer than two different "
-            "numbers: leave it out of 'kinds'."
-        )
     if kind == "integer":
         wrong = np.isfinite(numbers) & ((numbers != np.rint(numbers)) | (abs(numbers) >= LARGEST))
         if wrong.any():
@@ -294,12 +303,14 @@ def time_scale(column: Column) -> TimeScale:
 
 def _sort(column: Column) -> str:
     """Returns the key of `FITTING` for a column."""
+    import narwhals as nw
+
     sort = content(column)
-    return "date as text" if sort == "text" and date_pattern(column) is not None else sort
-
-
-def _spoken(sort: str) -> str:
-    return SPOKEN.get(sort, "dates" if sort.startswith("date") else "values of another type")
+    if sort != "text":
+        return sort
+    if column.series.dtype != nw.String:
+        return "categories"
+    return "text" if date_pattern(column) is None else "date as text"
 
 
 def _labels(column: Column) -> list[str]:
@@ -307,7 +318,7 @@ def _labels(column: Column) -> list[str]:
     return sorted({text for text in texts_of(column) if text is not None})
 
 
-def _with_reason(raw: RawTable, column: Column, kind: Kind) -> ColumnKind:
+def _with_reason(column: Column, kind: Kind) -> ColumnKind:
     """Returns a kind of labels or dates with what the values are."""
     missing = _missing_text(is_missing(column))
     if kind == "date":

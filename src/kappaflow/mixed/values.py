@@ -182,7 +182,7 @@ def source_type(column: Column, *, is_date: bool) -> SourceType:
     if isinstance(dtype, nw.Date):
         return SourceType(name=name, unit="ms")
     if isinstance(dtype, nw.Enum):
-        return SourceType(name=name, categories=tuple(dtype.categories))
+        return SourceType(name=name, categories=tuple(map(str, dtype.categories)))
     if is_date:
         return SourceType(name=name, unit="us", pattern=date_pattern(column))
     if column.origin == "text" and dtype.is_numeric():
@@ -225,6 +225,16 @@ def series_of_texts(name: str, texts: Sequence[str | None], dtype: SourceType) -
     return pl.Series(name, texts, dtype=pl.String).cast(target)
 
 
+def row_numbers(name: str, rows: int, dtype: SourceType) -> "pl.Series":
+    """Returns the numbers of rows, from 1, as Int64 where the type is too narrow for them."""
+    import polars as pl
+
+    target: Any = dtype.polars_type()
+    numbers = pl.Series(name, np.arange(1, rows + 1))
+    narrow = target.is_integer() and rows > pl.select(target.max().cast(pl.Float64)).item()
+    return numbers if narrow else numbers.cast(target)
+
+
 def series_of_times(
     name: str, times: IntArray, missing: BoolArray, dtype: SourceType
 ) -> "pl.Series":
@@ -255,12 +265,14 @@ def frame_like(frame: "pl.DataFrame", like: Any) -> Any:  # noqa: ANN401 - of an
             f"'like' should be a data frame of pandas or polars, got {type(like).__name__}."
         )
     convert = _pandas_series if target.implementation.is_pandas() else _polars_series
-    columns: dict[str, Any] = {}
+    names: dict[str, Any] = {str(name): name for name in target.columns}
+    columns: dict[Any, Any] = {}
     for series in frame.get_columns():
-        dtype = like[series.name].dtype if series.name in target.columns else None
+        name = names.get(series.name, series.name)
+        dtype = like[name].dtype if series.name in names else None
         try:
-            columns[series.name] = convert(series, dtype, target.implementation)
-        except (TypeError, ValueError, pl.exceptions.PolarsError):
+            columns[name] = convert(series, dtype, target.implementation)
+        except (KeyError, TypeError, ValueError, pl.exceptions.PolarsError):
             raise ArgumentError(
                 f"'like' has column '{series.name}' of type {dtype}, in which the values of the "
                 f"fitted column ({series.dtype}) cannot be stored: give a frame with the types "
