@@ -223,6 +223,7 @@ SMALL = pl.DataFrame({"x": np.linspace(0.1, 0.9, 40) ** 2, "region": ["a", "b"] 
         ({"region": ["a", None] * 20}, r"'region' of the data frame has no value at row 2"),
         ({"x": ["u", "v"] * 20}, r"column 'x' .* of type String, where the fitted .* numbers"),
         ({"x": [1.0, np.inf] * 20}, r"column 'x' .* holds inf at row 2, where numbers should be"),
+        ({"x": [1.0, 0.0] * 20}, r"column 'x' .* holds 0.0 at row 2, where values lie above 0"),
         ({"x": [1.0, -2.0] * 20}, r"column 'x' .* holds -2.0 at row 2, where values lie above 0"),
         ({"count": [20.5] * 40}, r"column 'count' .* 20.5 at row 1, where the fitted .* whole"),
         ({"day": ["2024-01-01"] * 39 + ["soon"]}, r"'day' .* soon at row 40, where dates are"),
@@ -248,6 +249,10 @@ def test_labels_to_be_completed_have_the_code_minus_one():
     encoded = encoding.encode(read(changed), unknown="missing")
     assert encoded.codes[:4, 0].tolist() == [0, -1, -1, 1]
     assert encoding.decode(encoded)["region"][:4].to_list() == ["a", None, None, "b"]
+    again = fitted(changed)
+    assert again.labels == (("a", "b", "c", None),)
+    assert again.encode(read(changed)).codes[2, 0] == 3
+    assert again.encode(read(changed), unknown="missing").codes[2, 0] == -1
 
 
 def test_a_table_without_a_fitted_column_is_refused():
@@ -291,3 +296,30 @@ def test_identifiers_that_a_narrow_type_cannot_count_become_int64():
     many = Encoded(np.zeros((200, 1)), np.zeros((200, 1), dtype=np.int64))
     assert encoding.decode(few)["row"].dtype == pl.Int8
     assert encoding.decode(many)["row"].to_list() == list(range(1, 201))
+
+
+def test_frequent_values_of_float32_are_labels_with_their_shortest_text():
+    """A missing value is an unknown label, unless it is to be completed."""
+    values = np.random.default_rng(0).gamma(2, size=200).astype(np.float32)
+    frame = pl.DataFrame({"x": np.where(np.arange(200) % 3, values, np.float32(0.1))})
+    encoding = fitted(frame)
+    assert encoding.labels == (("other", "0.1"),)
+    polars_equal(encoding.decode(encoding.encode(read(frame))), frame, abs_tol=0, rel_tol=0)
+    changed = frame.with_columns(x=pl.when(pl.int_range(200) != 5).then("x"))
+    with pytest.raises(DataError, match=r"no value at row 6; the labels .* are '0\.1', and no"):
+        encoding.encode(read(changed))
+    encoded = encoding.encode(read(changed), unknown="missing")
+    assert encoded.codes[:7, 0].tolist() == [1, 0, 0, 1, 0, -1, 1]
+    assert encoded.missing[:, 0].nonzero()[0].tolist() == [5]
+    assert fitted(frame, x="circular:0,20").labels == ()
+
+
+def test_samples_of_integers_modeled_as_continuous_are_rounded():
+    """Their type holds whole numbers only, within its range."""
+    frame = pl.DataFrame({"x": np.arange(40) % 20}, schema={"x": pl.UInt8})
+    samples = Encoded(np.array([[2.7], [-3.0], [300.0]]), np.zeros((3, 0), dtype=np.int64))
+    encoding = fitted(frame, x="continuous")
+    free = encoding.model_copy(
+        update={"columns": (encoding.columns[0].model_copy(update={"grid": None}),)}
+    )
+    assert free.decode(samples)["x"].to_list() == [3, 0, 255]

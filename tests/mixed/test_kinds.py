@@ -169,3 +169,12 @@ def test_a_table_without_rows_is_refused():
     """Nothing can be learned from it."""
     with pytest.raises(DataError, match="has no rows"):
         kinds_of(pl.DataFrame({"x": []}, schema={"x": pl.Float64}))
+
+
+def test_spellings_that_could_not_be_restored_are_categories():
+    """Two spellings of yes are two labels, and a date without its zeros is a text."""
+    columns = {"answer": ["yes", "Yes", "no"] * 4, "day": ["2024-1-5", "2024-11-25"] * 6}
+    assert list(kinds_of(pl.DataFrame(columns)).values()) == [
+        "answer: category, 3 labels",
+        "day: category, 2 labels",
+    ]
