@@ -128,6 +128,7 @@ def test_missing_numbers_differ_from_those_that_a_label_replaces():
     frame = polars_frame()
     encoding = fitted(frame)
     encoded = encoding.encode(read(frame))
+    assert encoded.missing is not None
     for name in ("gain", "weight", "debt"):
         index = encoding.numbers.index(name)
         is_null = frame[name].is_null().to_numpy()
@@ -189,7 +190,7 @@ def test_any_columns_are_the_same_after_encoding_and_decoding(data):
         for name, value in values.items()
     }
     types = [pl.Float64, pl.Int64, pl.Boolean, pl.String, pl.Date, pl.Datetime("us")]
-    frame = pl.DataFrame(columns, schema=dict(zip(values, types, strict=True)))
+    frame = pl.DataFrame(columns, schema=list(zip(values, types, strict=True)))
     encoding = fitted(frame)
     kept = [c.name for c in encoding.columns if c.kind not in {"left_out", "identifier"}]
     decoded = encoding.decode(encoding.encode(read(frame)))
@@ -310,6 +311,7 @@ def test_frequent_values_of_float32_are_labels_with_their_shortest_text():
         encoding.encode(read(changed))
     encoded = encoding.encode(read(changed), unknown="missing")
     assert encoded.codes[:7, 0].tolist() == [1, 0, 0, 1, 0, -1, 1]
+    assert encoded.missing is not None
     assert encoded.missing[:, 0].nonzero()[0].tolist() == [5]
     assert fitted(frame, x="circular:0,20").labels == ()
 
