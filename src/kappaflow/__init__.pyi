@@ -50,11 +50,12 @@ from .goodness import calibration, conformal, copies, two_sample, usefulness
 from .images import glow, jet, load_images, real_nvp_image
 from .interop import convert
 from .interop.exports import export
+from .mixed import TableModel
 from .partition import Partition, SpatialPartition
 from .registry import register
 from .report import write_diagnosis
 from .rewrite import fuse, rewrite_fixed_partition
-from .runs import depth_curve, fit_auto, write_report
+from .runs import depth_curve, fit_auto, fit_table, write_report
 from .stack import CouplingStack
 from .training import fit, fit_energy
 
@@ -70,6 +71,7 @@ __all__ = [
     "Partition",
     "SpatialPartition",
     "StandardNormal",
+    "TableModel",
     "autoregressive",
     "bijections",
     "calibration",
@@ -92,6 +94,7 @@ __all__ = [
     "fit",
     "fit_auto",
     "fit_energy",
+    "fit_table",
     "flows",
     "fuse",
     "glow",

@@ -368,6 +368,10 @@ class TableOptions:
         bounds: Domains of columns, which all samples respect, such as mass=positive p=0,1 x=2,
             angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
             Circles need the model spline.
+        kinds: Model columns of all kinds as one density: auto, or the kinds that are not
+            recognized, such as region=category visits=integer. Kinds are continuous, positive,
+            circular, integer, category, boolean, date and identifier. Labels get probabilities,
+            numbers a density given the labels, and missing values are integrated out.
         against: A condition on other rows of the data, which are never trained on: report how
             well log_prob separates them.
         duplicates: Rows that repeat earlier ones: keep them, with all copies in one part of the
@@ -388,6 +392,7 @@ class TableOptions:
     repair: Repair | None = None
     jitter: list[str] | None = None
     bounds: list[str] | None = None
+    kinds: list[str] | None = None
     on_disk: bool | None = None
     duplicates: Duplicates = "keep"
     decimal: Literal[".", ","] | None = None

@@ -1,6 +1,7 @@
 """Rows of mixed columns as numbers and codes of labels, and the reverse."""
 
 import datetime as dt
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,12 @@ def fitted(frame, **kinds):
     """Returns the encoding of a data frame."""
     raw = read(frame)
     return Encoding.fit(raw, detect_kinds(raw, kinds))
+
+
+def zeros(rows):
+    """Returns encoded rows of one number, 0, and the first label of one column."""
+    numbers = np.zeros((rows, 1))
+    return Encoded(numbers, numbers.astype(np.int64), numbers > 0)
 
 
 def with_gaps(values, generator, share=0.1):
@@ -128,7 +135,6 @@ def test_missing_numbers_differ_from_those_that_a_label_replaces():
     frame = polars_frame()
     encoding = fitted(frame)
     encoded = encoding.encode(read(frame))
-    assert encoded.missing is not None
     for name in ("gain", "weight", "debt"):
         index = encoding.numbers.index(name)
         is_null = frame[name].is_null().to_numpy()
@@ -154,10 +160,10 @@ def test_samples_of_rounded_columns_are_moved_to_values_within_the_range():
     encoding = fitted(frame)
     encoded = encoding.encode(read(frame))
     noise = np.random.default_rng(1).uniform(-0.04, 0.04, encoded.numbers.shape)
-    noisy = encoding.decode(Encoded(encoded.numbers + noise, encoded.codes))
+    noisy = encoding.decode(replace(encoded, numbers=encoded.numbers + noise))
     for name in ("rounded", "age", "joined"):
         assert noisy[name].equals(frame[name])
-    far = encoding.decode(Encoded(np.full_like(encoded.numbers, 1e6), encoded.codes))
+    far = encoding.decode(replace(encoded, numbers=np.full_like(encoded.numbers, 1e6)))
     for name in ("age", "joined", "seen"):
         assert far[name].unique().to_list() == [frame[name].max()]
 
@@ -244,16 +250,19 @@ def test_values_that_the_fitted_table_cannot_have_are_refused(change, message):
 
 
 def test_labels_to_be_completed_have_the_code_minus_one():
-    """They are the missing and the unknown ones; decoded, they are missing."""
+    """They are the missing ones; decoded, they are missing. Unknown ones are still an error."""
     encoding = fitted(SMALL)
-    changed = SMALL.with_columns(region=pl.Series(["a", "c", None, "b"] * 10))
-    encoded = encoding.encode(read(changed), unknown="missing")
+    changed = SMALL.with_columns(region=pl.Series(["a", None, None, "b"] * 10))
+    encoded = encoding.encode(read(changed), completes=True)
     assert encoded.codes[:4, 0].tolist() == [0, -1, -1, 1]
     assert encoding.decode(encoded)["region"][:4].to_list() == ["a", None, None, "b"]
+    other = changed.with_columns(region=pl.Series(["a", "c", None, "b"] * 10))
+    with pytest.raises(DataError, match="the label 'c' at row 2"):
+        encoding.encode(read(other), completes=True)
     again = fitted(changed)
-    assert again.labels == (("a", "b", "c", None),)
-    assert again.encode(read(changed)).codes[2, 0] == 3
-    assert again.encode(read(changed), unknown="missing").codes[2, 0] == -1
+    assert again.labels == (("a", "b", None),)
+    assert again.encode(read(changed)).codes[2, 0] == 2
+    assert again.encode(read(changed), completes=True).codes[2, 0] == -1
 
 
 def test_a_table_without_a_fitted_column_is_refused():
@@ -293,8 +302,8 @@ def test_identifiers_that_a_narrow_type_cannot_count_become_int64():
     """More samples than an Int8 has numbers."""
     frame = SMALL.with_columns(row=pl.int_range(40, dtype=pl.Int8))
     encoding = fitted(frame)
-    few = Encoded(np.zeros((100, 1)), np.zeros((100, 1), dtype=np.int64))
-    many = Encoded(np.zeros((200, 1)), np.zeros((200, 1), dtype=np.int64))
+    few = zeros(100)
+    many = zeros(200)
     assert encoding.decode(few)["row"].dtype == pl.Int8
     assert encoding.decode(many)["row"].to_list() == list(range(1, 201))
 
@@ -309,9 +318,8 @@ def test_frequent_values_of_float32_are_labels_with_their_shortest_text():
     changed = frame.with_columns(x=pl.when(pl.int_range(200) != 5).then("x"))
     with pytest.raises(DataError, match=r"no value at row 6; the labels .* are '0\.1', and no"):
         encoding.encode(read(changed))
-    encoded = encoding.encode(read(changed), unknown="missing")
+    encoded = encoding.encode(read(changed), completes=True)
     assert encoded.codes[:7, 0].tolist() == [1, 0, 0, 1, 0, -1, 1]
-    assert encoded.missing is not None
     assert encoded.missing[:, 0].nonzero()[0].tolist() == [5]
     assert fitted(frame, x="circular:0,20").labels == ()
 
@@ -319,7 +327,11 @@ def test_frequent_values_of_float32_are_labels_with_their_shortest_text():
 def test_samples_of_integers_modeled_as_continuous_are_rounded():
     """Their type holds whole numbers only, within its range."""
     frame = pl.DataFrame({"x": np.arange(40) % 20}, schema={"x": pl.UInt8})
-    samples = Encoded(np.array([[2.7], [-3.0], [300.0]]), np.zeros((3, 0), dtype=np.int64))
+    samples = Encoded(
+        np.array([[2.7], [-3.0], [300.0]]),
+        np.zeros((3, 0), dtype=np.int64),
+        np.zeros((3, 1), dtype=np.bool_),
+    )
     encoding = fitted(frame, x="continuous")
     free = encoding.model_copy(
         update={"columns": (encoding.columns[0].model_copy(update={"grid": None}),)}

@@ -18,6 +18,7 @@ from kappaflow.cli.doctor import doctor
 from kappaflow.cli.export import export
 from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
+from kappaflow.cli.impute import impute
 from kappaflow.cli.prune import prune
 from kappaflow.cli.report import report
 from kappaflow.cli.reproduce import reproduce
@@ -52,8 +53,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    fit, sample, score, doctor, synthetic, report, export, factor, rewrite, prune, depth, tradeoff,
-    reproduce, data,
+    fit, sample, score, impute, doctor, synthetic, report, export, factor, rewrite, prune, depth,
+    tradeoff, reproduce, data,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

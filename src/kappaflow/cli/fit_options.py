@@ -212,7 +212,11 @@ ReadTable = options_class(
     LoadTable,
 )
 FIT = ("against", "duplicates", "jitter", "on_disk")
-FitTable = options_class("FitTable", [flags(TableOptions, dict.fromkeys(FIT, DATA))], ReadTable)
+FitTable = options_class(
+    "FitTable",
+    [flags(TableOptions, {"kinds": COMMON} | dict.fromkeys(FIT, DATA))],
+    ReadTable,
+)
 
 
 @dataclass(eq=False, repr=False)

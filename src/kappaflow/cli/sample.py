@@ -4,7 +4,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.fit_options import TEXT, ReadText, given
+from kappaflow.cli.fit_options import TEXT, ReadText
+from kappaflow.cli.fit_options import given as given_options
 from kappaflow.cli.parameters import Data, Device, Integer, RunFolder
 from kappaflow.cli.show import note_unfinished, note_unused_cuda, print_note
 
@@ -17,6 +18,7 @@ def sample(
     out: Data = "-",
     context: str | None = None,
     class_name: Annotated[str | None, Parameter(name="--class")] = None,
+    given: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     temperature: float = 1.0,
     seed: Integer = 0,
     device: Device = None,
@@ -46,6 +48,9 @@ def sample(
     class_name
         The class of all samples, for a flow of images that was fitted --by-class. By default,
         classes are cycled.
+    given
+        Values of columns that all samples have, such as --given age=40 region=north, of a run that
+        was fitted with --kinds.
     temperature
         Standard deviation of the latents. Below 1 samples are nearer to the mode, and no longer
         follow the trained density.
@@ -62,10 +67,11 @@ def sample(
         out,
         context=context,
         class_name=class_name,
+        given=given,
         temperature=temperature,
         seed=seed,
         device=device,
-        **given(text or ReadText()),
+        **given_options(text or ReadText()),
     )
     if written.outside.rows:
         print_note(written.outside.note(written.rows // n, "context rows"))

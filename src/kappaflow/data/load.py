@@ -130,7 +130,7 @@ def table_of(raw: RawTable, reading: Reading, weights: object = None) -> Table:
         reading = replace(reading, exclude=(*reading.exclude, weights))
         weights = find_column(raw, weights, "weights").numbers()
     conditions = [parse_condition(text, raw) for text in reading.where]
-    keep = _kept_rows(raw, conditions)
+    keep = kept_rows(raw, conditions)
     raw, reading, labeled = with_labels(raw, reading, keep)
     choice = choose_columns(raw, reading, conditions)
     values = _stack(choice.modeled, keep)
@@ -198,7 +198,8 @@ def no_such_file(path: Path, names: Sequence[str] = ()) -> str:
     return f"there is no file '{path}'{hint}"
 
 
-def _kept_rows(raw: RawTable, conditions: list[Condition]) -> BoolArray:
+def kept_rows(raw: RawTable, conditions: list[Condition]) -> BoolArray:
+    """Returns which rows of a source meet all conditions; DataError if none does."""
     keep = np.ones(raw.row_count, dtype=np.bool_)
     for condition in conditions:
         met = matches(raw, condition)

@@ -233,6 +233,22 @@ class RawTable:
         pairs = zip(names, self.columns.values(), strict=True)
         return replace(self, columns={name: replace(column, name=name) for name, column in pairs})
 
+    def without(self, names: Iterable[str]) -> "RawTable":
+        """Returns the columns but some."""
+        gone = set(names)
+        return replace(self, columns={n: c for n, c in self.columns.items() if n not in gone})
+
+    def select(self, keep: NDArray[np.bool_]) -> "RawTable":
+        """Returns the rows of a mask."""
+        columns = {
+            name: replace(column, series=column.series.filter(keep.tolist()))
+            for name, column in self.columns.items()
+        }
+        lines, labels = (
+            None if part is None else part[keep] for part in (self.lines, self.labels)
+        )
+        return replace(self, columns=columns, lines=lines, labels=labels)
+
     def name_row(self, row: int) -> str:
         """Returns the name of a row, counted from 0, as `describe_rows` does."""
         if self.labels is not None:

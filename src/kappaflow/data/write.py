@@ -17,6 +17,7 @@ from kappaflow.storage import check_place, remove_unfinished, replace_file
 if TYPE_CHECKING:
     import polars as pl
 
+ARRAYS = (".npy", ".npz")
 WRITTEN = (".csv", ".parquet", ".arrow", ".feather", ".ipc", ".npy", ".npz")
 
 
@@ -71,9 +72,20 @@ class TableWriter:
         self._parts: list[Path] = []
         self._is_empty = True
 
-    def append(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        """Appends columns of equal length, of the same names and types in each call."""
-        frame = frame_of(columns)
+    def append(self, columns: "Mapping[str, NDArray[Any]] | pl.DataFrame") -> None:
+        """Appends columns of equal length, of the same names and types in each call.
+
+        Raises:
+            ArgumentError: A column holds text, and the file holds arrays of numbers.
+        """
+        frame = frame_of(columns) if isinstance(columns, Mapping) else columns
+        if Path(self.path).suffix.lower() in ARRAYS:
+            texts = [name for name, dtype in frame.schema.items() if not dtype.is_numeric()]
+            if texts:
+                raise ArgumentError(
+                    f"'out' should be a csv, parquet or arrow file, got {self.path!r}: the values "
+                    f"of {texts[0]!r} are text, and such a file holds numbers."
+                )
         if self.folder is None:
             sys.stdout.write(frame.write_csv(include_header=self._is_empty))
         else:

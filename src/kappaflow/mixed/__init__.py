@@ -1,11 +1,28 @@
-"""Tables of mixed columns as numbers and labels, and back.
+"""Tables of mixed columns: labels, counts, dates and numbers with gaps, as one density.
 
-kinds     what each column holds: a number, a label, a date or an identifier
-values    the values of a column as texts, numbers and times, and as a column again
-encoding  `Encoding`: rows of mixed columns as numbers and codes of labels, and the reverse
+kinds          recognize what a column holds
+encoding       columns as numbers and labels, and back to a frame
+labels         the distribution of the labels
+proposals      draws of missing numbers given the rest of a row
+rows           rows with gaps, filled again for each batch of a training
+table_model    `TableModel`: densities, samples, completions
+prepared       a source, encoded and split
 """
 
-from kappaflow.mixed.encoding import ColumnEncoding, Encoded, Encoding
+from kappaflow.mixed.encoding import Encoded, Encoding
 from kappaflow.mixed.kinds import ColumnKind, detect_kinds
+from kappaflow.mixed.prepared import MixedParts, chosen_rows, prepared
+from kappaflow.mixed.table_model import Completed, RowScores, TableModel
 
-__all__ = ["ColumnEncoding", "ColumnKind", "Encoded", "Encoding", "detect_kinds"]
+__all__ = [
+    "ColumnKind",
+    "Completed",
+    "Encoded",
+    "Encoding",
+    "MixedParts",
+    "RowScores",
+    "TableModel",
+    "chosen_rows",
+    "detect_kinds",
+    "prepared",
+]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 FEW = 12  # most different whole numbers that are labels
 OTHER = "other"  # label of the rows in which no label stands for the number
 UNKNOWN = -1  # code of a label that is to be completed
-Unknown = Literal["error", "missing"]
 _MISSING = ("no value is missing", "a missing value")
 
 
@@ -55,7 +54,7 @@ class Encoded:
 
     numbers: FloatArray
     codes: IntArray
-    missing: BoolArray | None = None
+    missing: BoolArray
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -137,6 +136,11 @@ class Encoding(BaseModel):
         return tuple(0.0 if grid is None else grid.step for grid in grids)
 
     @property
+    def grids(self) -> dict[str, Grid]:
+        """The cells of the numbers that are rounded, by column."""
+        return {column.name: column.grid for column in self._number_columns if column.grid}
+
+    @property
     def domains(self) -> tuple[Interval | None, ...]:
         """Where each number can lie, None for anywhere."""
         return tuple(column.domain for column in self._number_columns)
@@ -162,14 +166,14 @@ class Encoding(BaseModel):
                 result[:, index] = codes[:, self.label_columns.index(name)] <= 0
         return result
 
-    def encode(self, raw: RawTable, unknown: Unknown = "error") -> Encoded:
+    def encode(self, raw: RawTable, *, completes: bool = False) -> Encoded:
         """Returns the rows of a source as numbers and codes.
 
         Args:
             raw: The source. Its columns may be in any order; others than the fitted ones are
                 ignored.
-            unknown: What happens to labels that the fitted rows did not have. "error" raises one.
-                "missing" gives them, and all missing labels, the code -1, to be completed.
+            completes: Whether missing labels get the code -1, to be completed; otherwise they
+                are a label of their own.
 
         Raises:
             DataError: A column is missing or holds values of another type, a label is unknown, or
@@ -185,7 +189,7 @@ class Encoding(BaseModel):
             source = plain(raw.columns[column.name])
             if column.labels:
                 index = self.label_columns.index(column.name)
-                codes[:, index] = _codes(raw, source, column, unknown)
+                codes[:, index] = _codes(raw, source, column, completes=completes)
             if column.is_number:
                 index = self.numbers.index(column.name)
                 numbers[:, index] = _numbers(raw, source, column)
@@ -363,24 +367,20 @@ def _check_numbers(raw: RawTable, numbers: FloatArray, column: ColumnEncoding) -
         _refuse(raw, column, wrong, values, "the fitted table has whole numbers")
 
 
-def _codes(raw: RawTable, source: Column, column: ColumnEncoding, unknown: Unknown) -> IntArray:
-    """Returns the positions of labels; unknown ones raise DataError, or are -1."""
+def _codes(raw: RawTable, source: Column, column: ColumnEncoding, *, completes: bool) -> IntArray:
+    """Returns the positions of labels; unknown ones raise DataError."""
     by_label = {label: code for code, label in enumerate(column.labels)}
-    if unknown == "missing":
-        by_label[None] = UNKNOWN
-    texts = texts_of(source)
-    default = UNKNOWN
-    if column.is_number:
-        by_label.pop(OTHER)
-        by_label.setdefault(None, UNKNOWN)
-        default = 0
-    missing_code = by_label.get(None, UNKNOWN)
+    texts, default = texts_of(source), UNKNOWN
+    if column.is_number:  # any other number is no label
+        default = by_label.pop(OTHER)
+    missing_code = UNKNOWN if completes else by_label.get(None, UNKNOWN)
     codes = np.array(
         [missing_code if text is None else by_label.get(text, default) for text in texts],
         dtype=np.int64,
     )
-    wrong = codes == UNKNOWN
-    if wrong.any() and unknown == "error":
+    gone = np.array([text is None for text in texts], dtype=np.bool_)
+    wrong = (codes == UNKNOWN) & ~(gone & completes)
+    if wrong.any():
         raise _unknown_label(raw, column, texts, wrong)
     return codes
 

@@ -101,6 +101,24 @@ class Separation(Part):
     auc_standard_error: float
 
 
+class MixedLikelihood(Part):
+    """Negative log-likelihood of held-out rows of mixed columns: of the values that are there.
+
+    Attributes:
+        nll: Mean in nats per row: -log of a probability for labels and whole numbers, of a
+            density in the units of the columns for other numbers.
+        standard_error: Standard error of the mean, over the rows.
+        monte_carlo_error: Its error from the draws of values that are not known exactly.
+        labels_nll: Mean of the labels alone, which `nll` includes.
+    """
+
+    rows: int
+    nll: float
+    standard_error: float
+    monte_carlo_error: float
+    labels_nll: float
+
+
 class HeldOut(Part):
     """The likelihood of held-out data, and what it is compared with.
 
@@ -112,6 +130,8 @@ class HeldOut(Part):
         parts: The likelihood of parts of them; often empty.
         references: Simple densities, compared with the flow row by row; may be empty.
         separations: How well log_prob separates other kinds of rows; often empty.
+        mixed: The likelihood of all columns of a table of mixed ones, of which `test` has the
+            numbers given the labels; None for others.
     """
 
     kind: str
@@ -121,6 +141,7 @@ class HeldOut(Part):
     references: list[Comparison] = []
     padding: AddedPadding | None = None
     separations: list[Separation] = []
+    mixed: MixedLikelihood | None = None
 
     @property
     def is_joint(self) -> bool:

@@ -17,7 +17,7 @@ from kappaflow.report.numbers import (
     with_error,
 )
 from kappaflow.report.page import Block, Charts, Heading, KeyFigure, Page, Section, Text, TextTable
-from kappaflow.report.result import AddedPadding, Result
+from kappaflow.report.result import AddedPadding, MixedLikelihood, Result
 from kappaflow.report.table_charts import latent_charts, separation_chart
 
 TableReport = Report[TableCharts]
@@ -64,6 +64,7 @@ def _likelihood_figures(result: Result) -> list[KeyFigure]:
             is_finite(test.nll_standardized),
         ),
         *_weighted_figures(result.padding),
+        *_mixed_figures(result.mixed),
         KeyFigure(
             f"{name}, input units",
             with_error(test.nll, test.standard_error),
@@ -93,6 +94,23 @@ def _weighted_figures(padding: AddedPadding | None) -> list[KeyFigure]:
             "nats per row",
             f"standardized; {result.draws} samples per row, Monte Carlo error {error}",
             is_finite(result.nll_standardized),
+        )
+    ]
+
+
+def _mixed_figures(mixed: MixedLikelihood | None) -> list[KeyFigure]:
+    """Returns the likelihood of all columns; empty for a table of numbers alone."""
+    if mixed is None:
+        return []
+    error = significant(mixed.monte_carlo_error, 2)
+    return [
+        KeyFigure(
+            "Held-out NLL of all columns",
+            with_error(mixed.nll, mixed.standard_error),
+            "nats per row",
+            f"labels {fixed(mixed.labels_nll, 2)}, numbers given them the rest; Monte Carlo error "
+            f"{error}",
+            is_finite(mixed.nll),
         )
     ]
 

@@ -3,9 +3,11 @@ from .derived_run import RewrittenRun, rewrite_run
 from .diagnose import diagnose_run
 from .factor import factor_file
 from .fit import RunSummary, fit_run
+from .fit_table import TableFit, fit_table
 from .fix import FixedRun, Health, fix_run
 from .inference import sample_run, score_run, write_samples, write_scores
 from .kinds import DataConfig, RunConfig, RunData, RunKind
+from .mixed_data import Imputed, impute_run
 from .model_search import ModelSearch, fit_auto
 from .page import write_report
 from .prune import PrunedRun, prune_run
@@ -20,6 +22,7 @@ __all__ = [
     "DataConfig",
     "FixedRun",
     "Health",
+    "Imputed",
     "ModelConfig",
     "ModelSearch",
     "PrunedRun",
@@ -30,6 +33,7 @@ __all__ = [
     "RunSummary",
     "SyntheticData",
     "TableConfig",
+    "TableFit",
     "Written",
     "depth_curve",
     "diagnose_code",
@@ -37,7 +41,9 @@ __all__ = [
     "factor_file",
     "fit_auto",
     "fit_run",
+    "fit_table",
     "fix_run",
+    "impute_run",
     "is_code",
     "is_unfinished_run",
     "prune_run",

@@ -16,7 +16,7 @@ from kappaflow.results import to_plain
 from kappaflow.runs.kinds import Calibration, RunData
 from kappaflow.runs.stored import runs_on
 from kappaflow.storage import write_bytes
-from kappaflow.training import FitResult, log_prob_of, read_result, write_result
+from kappaflow.training import FitResult, read_result, write_result
 
 DIAGNOSIS = "diagnosis.json"
 PERCENTILES = 1000  # steps of the stored distribution of held-out scores
@@ -115,8 +115,7 @@ def _calibration(flow: Flow, data: RunData) -> Calibration:
     A flow scores its training rows higher than new ones. Validation rows chose the epoch, which
     biases their scores by less than the error of quantiles of the test rows alone.
     """
-    held_out = data.validation, data.test
-    scores = np.concatenate([log_prob_of(flow, rows.batches(flow)).numpy() for rows in held_out])
+    scores = data.held_out_scores(flow)
     with np.errstate(invalid="ignore"):  # nan between infinities
         quantiles = np.quantile(scores, np.linspace(0, 1, PERCENTILES + 1))
     return Calibration(log_prob_quantiles=quantiles.tolist(), ranges=dict(data.ranges()))

@@ -1,5 +1,6 @@
 """Scores and samples of runs on data of any kind."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Unpack
 
@@ -109,6 +110,7 @@ def write_samples(
     *,
     context: str | None = None,
     class_name: str | None = None,
+    given: Sequence[str] | None = None,
     temperature: float = 1.0,
     seed: int = 0,
     device: str | None = None,
@@ -117,6 +119,7 @@ def write_samples(
     """Writes samples of the flow of a run to a file or to standard output.
 
     More rows than one chunk are sampled and written a chunk at a time, with the same numbers.
+    `given` are values such as "age=40" that all samples of a run with kinds of columns have.
     `out` is as for `write_table`; for images a png or npy file, or a new folder.
 
     Returns:
@@ -127,6 +130,7 @@ def write_samples(
     """
     check_sampling(n, temperature, seed)
     options = {"context": context, "class_name": class_name, **text}
+    options |= {} if given is None else {"given": given}
     return run_kind(folder).write_samples(
         open_run(folder, device), n, out, temperature=temperature, seed=seed, **options
     )

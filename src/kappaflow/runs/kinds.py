@@ -140,6 +140,11 @@ class RunData(ABC):
         """Returns the least and the greatest training value of each column; {} without columns."""
         return {}
 
+    def held_out_scores(self, flow: Flow) -> np.ndarray:
+        """Returns log_prob of all validation and test examples."""
+        held_out = self.validation, self.test
+        return np.concatenate([log_prob_of(flow, rows.batches(flow)).numpy() for rows in held_out])
+
     def write_files(self, flow: Flow, folder: Path) -> None:  # noqa: B027 - none by default
         """Writes more files to the folder of a finished run, such as samples."""
 
@@ -191,11 +196,12 @@ class Calibration(Part):
 
 @dataclass(frozen=True)
 class OpenRun:
-    """The configuration of a run, its flow on a device, and its calibration (empty: unknown)."""
+    """A run: its configuration, its flow on a device, its calibration if known, and its folder."""
 
     config: Any  # the `RunConfig` of its kind
     flow: Flow
     calibration: Calibration = Calibration(log_prob_quantiles=[])
+    folder: Path | None = None
 
     def columns(self, names: Columns, scores: np.ndarray) -> Columns:
         """Returns names of examples with their scores, bits and percentiles."""

@@ -60,7 +60,7 @@ def open_run(folder: Path, device: str | None, *, finished: bool = False) -> Ope
     calibration = {}
     with nullcontext() if finished else suppress(KappaflowError):
         calibration = {"calibration": read_calibration(folder)}
-    return OpenRun(read_run(folder), load_on(folder, device), **calibration)
+    return OpenRun(read_run(folder), load_on(folder, device), **calibration, folder=folder)
 
 
 def read_finished(folder: Path) -> Result:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from kappaflow.data import (
+    Dataset,
     MappedTable,
     Table,
     TableOnDisk,
@@ -87,6 +88,10 @@ class TableConfig(TableOptions, DataConfig):
 
         A table on disk is read, but its training rows are not written.
         """
+        if self.kinds is not None:
+            from kappaflow.runs.mixed_data import mixed_data
+
+            return mixed_data(self)
         if self.on_disk:
             return _from_disk(self, split_shown(_split_request(self), None, progress=False))
         return _in_memory(self)
@@ -102,8 +107,8 @@ class TableConfig(TableOptions, DataConfig):
         Yields:
             The rows.
         """
-        if not self.on_disk:
-            yield _in_memory(self)
+        if self.kinds is not None or not self.on_disk:
+            yield self.load()
             return
         request = _split_request(self)
         with rows_kept_until(out):
@@ -140,7 +145,7 @@ class TableData(RunData):
     in_file: MappedTable | None = None
 
     @property
-    def trained_on(self) -> Table | MappedTable:
+    def trained_on(self) -> Dataset:
         """All training rows, in memory or in a file, weighted if copies count by a weight."""
         if self.in_file is not None:
             return self.in_file

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Unpack, get_type_hints
 
 from pydantic import Field
@@ -14,18 +15,23 @@ from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Reading
 from kappaflow.data.table import Grid
 from kappaflow.diagnosis import Diagnosis, Finding, data_findings
+from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.options import TextFormat
+from kappaflow.mixed.table_model import COLUMNS, LABELS
+from kappaflow.options import TextFormat, option
 from kappaflow.report.content import TableCharts
 from kappaflow.report.page import Page
 from kappaflow.report.result import TABLE
 from kappaflow.report.tables import table_page
 from kappaflow.results import Part
 from kappaflow.runs.kinds import Examine, OpenRun, RunConfig, RunKind
+from kappaflow.runs.mixed_data import MixedSamples, MixedScores, is_mixed
 from kappaflow.runs.samples import Samples, finite_table
 from kappaflow.runs.scores import Scores
 from kappaflow.runs.table_content import table_matcher
 from kappaflow.runs.table_data import TableConfig, TableData
+from kappaflow.runs.written import Chunked
+from kappaflow.storage import write_bytes
 
 
 class TableRunConfig(RunConfig[TableConfig]):
@@ -78,6 +84,11 @@ class TableRuns(RunKind):
     def read(
         self, run: TableRunConfig, flow: Flow, source: str, **text: Unpack[TextFormat]
     ) -> Table:
+        if is_mixed(run):
+            raise ArgumentError(
+                "'data' should be left out for a run with kinds of columns, which is examined at "
+                "its own test rows."
+            )
         table = finite_table(source, run.columns, run.context_columns, run.reading(**text))
         return noisy(table, run.rounded, domains_in(flow, table))
 
@@ -120,11 +131,34 @@ class TableRuns(RunKind):
     def compared(self, flow: Flow, data: Dataset) -> Batch:
         return data.batches(flow).at(slice(None))
 
-    def scores(self, run: OpenRun, source: str, **options: Any) -> Scores:  # noqa: ANN401
-        return Scores(run, source, **options)
+    def scores(self, run: OpenRun, source: str, **options: Any) -> Chunked:  # noqa: ANN401
+        scores = MixedScores if is_mixed(run.config) else Scores
+        return scores(run, source, **options)
 
-    def samples(self, run: OpenRun, n: int, **options: Any) -> Samples:  # noqa: ANN401
+    def samples(self, run: OpenRun, n: int, **options: Any) -> Chunked:  # noqa: ANN401
+        given = options.pop("given", None)
+        if is_mixed(run.config):
+            return MixedSamples(run, n, given=given, **options)
+        if given:
+            raise ArgumentError(
+                "'given' should be left out: it is for runs with kinds of columns "
+                f"({option('kinds', 'auto')}); a conditional flow takes 'context'."
+            )
         return Samples(run, n, **options)
+
+    def copy_files(
+        self,
+        config: TableRunConfig,
+        flow: Flow,  # noqa: ARG002
+        old: Path,
+        new: Path,
+        *,
+        finished: bool,  # noqa: ARG002
+    ) -> None:
+        """Copies how columns become numbers and labels, of a run with kinds of columns."""
+        if is_mixed(config):
+            for name in (COLUMNS, LABELS):
+                write_bytes(new / name, (old / name).read_bytes())
 
     def refuse(self, options: dict[str, Any]) -> None:
         """Raises no error: all options are for tables."""

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,13 +10,11 @@ import torch
 
 from kappaflow import __version__
 from kappaflow.data.write import TableWriter
-from kappaflow.errors import ArgumentError
 from kappaflow.native import describe
 from kappaflow.runs.ranges import Outside
 from kappaflow.training.progress import rows_shown
 
 SCORES = ("log_prob", "joint_log_prob")  # whose infinite and empty values are counted
-ARRAYS = (".npy", ".npz")
 Columns = dict[str, np.ndarray]
 
 
@@ -68,7 +65,6 @@ class Chunked(ABC):
         parts = []
         with rows_shown(self.title, self.rows) as show:
             for chunk in self:
-                _refuse_text(chunk, writer.path)
                 columns = _repaired(chunk, repair)
                 writer.append(columns)
                 parts.append(written(columns))
@@ -105,16 +101,6 @@ def written(columns: Mapping[str, np.ndarray]) -> Written:
     empty = np.flatnonzero(np.isnan(scores))
     first = int(columns["row"][empty[0]]) if len(empty) and "row" in columns else None
     return Written(count, tuple(columns), int(np.isneginf(scores).sum()), len(empty), first)
-
-
-def _refuse_text(columns: Columns, out: str) -> None:
-    """Raises an error for text, such as names of rows, that a file of arrays cannot hold."""
-    names = [name for name, values in columns.items() if values.dtype.kind in "OU"]
-    if names and Path(out).suffix.lower() in ARRAYS:
-        raise ArgumentError(
-            f"'out' should be a csv, parquet or arrow file, got {out!r}: the values of "
-            f"{names[0]!r} are text, and such a file holds numbers."
-        )
 
 
 def _repaired(columns: Columns, repair: Literal["drop"] | None) -> Columns:

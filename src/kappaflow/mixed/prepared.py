@@ -1,0 +1,153 @@
+"""A source of mixed columns, encoded, split and completed: what a table model is fitted to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from kappaflow.data import Table, split
+from kappaflow.data.columns import find_column, parse_condition
+from kappaflow.data.duplicates import groups_of
+from kappaflow.data.load import kept_rows
+from kappaflow.data.naming import FloatArray, IntArray
+from kappaflow.data.prepare import few_to_train_on, prepare_table
+from kappaflow.data.raw import RawTable, Reading
+from kappaflow.data.table import weighted
+from kappaflow.domains import Interval
+from kappaflow.errors import ArgumentError, DataError
+from kappaflow.mixed.encoding import Encoded, Encoding
+from kappaflow.mixed.kinds import ColumnKind, detect_kinds
+from kappaflow.mixed.labels import Labels
+from kappaflow.mixed.proposals import Proposals
+from kappaflow.mixed.rows import IncompleteRows, filled_rows
+from kappaflow.mixed.table_model import at, new_parts
+
+COMPLETE_ROWS = 100  # of a part to validate or test with: fewer are joined by completed rows
+
+
+@dataclass(frozen=True)
+class MixedParts:
+    """The parts of a mixed table.
+
+    Attributes:
+        kinds: The kind of each column of the source.
+        encoding: How columns become numbers and labels.
+        labels: The distribution of the labels, fitted to the training rows.
+        proposals: Draws of missing numbers, fitted to the training rows.
+        tables: Each part with its gaps filled once. Parts to validate or test with have only the
+            rows without missing numbers, if there are 100 or more.
+        sources: The rows of each part in the source, all of them.
+        train: The training rows with gaps.
+        domains: The domains of the numbers.
+        notes: Sentences on the columns and the data.
+        warnings: Sentences that keep the verdict from being green.
+    """
+
+    kinds: tuple[ColumnKind, ...]
+    encoding: Encoding
+    labels: Labels
+    proposals: Proposals
+    tables: tuple[Table, ...]
+    sources: tuple[RawTable, ...]
+    train: IncompleteRows
+    domains: dict[str, Interval]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def chosen_rows(
+    raw: RawTable, reading: Reading, weights: str | None
+) -> tuple[RawTable, FloatArray | None]:
+    """Returns the columns and rows of a source that are read, with the weights of the rows."""
+    if reading.context:
+        raise ArgumentError(
+            "'context' should be left out with 'kinds': a table model has all columns in its "
+            "density, and samples given some of them by sample_given."
+        )
+    if reading.columns is not None:
+        named = {find_column(raw, name, "columns").name for name in reading.columns}
+        reading = replace(reading, exclude=(*reading.exclude, *(set(raw.columns) - named)))
+    keep = kept_rows(raw, [parse_condition(text, raw) for text in reading.where])
+    values = None if weights is None else find_column(raw, weights, "weights").numbers()
+    gone = [find_column(raw, name, "exclude").name for name in reading.exclude]
+    raw = raw.select(keep).without([*gone, *([] if weights is None else [weights])])
+    if not raw.columns:
+        raise DataError(f"{raw.subject} has no columns left to model.")
+    return raw, None if values is None else values[keep]
+
+
+def prepared(
+    raw: RawTable,
+    kinds: Mapping[str, str],
+    fractions: tuple[float, ...],
+    seed: int,
+    weights: FloatArray | None = None,
+) -> MixedParts:
+    """Returns the parts of a table; equal rows are in one part."""
+    detected = detect_kinds(raw, kinds)
+    encoding = Encoding.fit(raw, detected)
+    encoded = encoding.encode(raw)
+    parts = split(_grouped(raw, encoded, weights), fractions=fractions, seed=seed)
+    rows = [part.rows - 1 for part in parts]
+    labels, proposals = new_parts(encoding)
+    codes = torch.from_numpy(encoded.codes)
+    shares = parts[0].weights
+    labels.fit(
+        codes[rows[0]], codes[rows[1]], None if shares is None else torch.from_numpy(shares), seed
+    )
+    one_hot = labels.one_hot(codes[rows[0]]).double().numpy()
+    proposals.fit(encoded.numbers[rows[0]], one_hot)
+    filled = [
+        filled_rows(encoding, at(encoded, index), labels, proposals, part)
+        for part, index in zip(parts, rows, strict=True)
+    ]
+    tables = (filled[0].table, *(_complete(part) for part in filled[1:]))
+    domains = {n: d for n, d in zip(encoding.numbers, encoding.domains, strict=True) if d}
+    return MixedParts(
+        detected,
+        encoding,
+        labels,
+        proposals,
+        tables,
+        tuple(raw.select(np.isin(np.arange(raw.row_count), index)) for index in rows),
+        filled[0],
+        domains,
+        (*raw.notes, *map(str, detected)),
+        (*_warnings(tables[0], domains), *few_to_train_on(len(tables[0]))),
+    )
+
+
+def _grouped(raw: RawTable, encoded: Encoded, weights: FloatArray | None) -> Table:
+    """Returns the rows of a source as a table to split: equal rows have one group."""
+    rows = np.hstack([encoded.numbers, encoded.codes.astype(np.float64)])
+    table = Table(
+        values=np.zeros((len(rows), 0)),
+        columns=(),
+        rows=np.arange(1, len(rows) + 1),
+        source=raw.source,
+        lines=raw.lines,
+        labels=raw.labels,
+        groups=_groups(rows),
+        notes=raw.notes,
+    )
+    return weighted(table, weights)
+
+
+def _groups(rows: FloatArray) -> IntArray:
+    """Returns the number of the group of equal rows of each row; NaN equals NaN."""
+    names = tuple(map(str, range(rows.shape[1])))
+    return groups_of(Table(rows, names, np.arange(1, len(rows) + 1), ""))
+
+
+def _complete(rows: IncompleteRows) -> Table:
+    """Returns the rows without missing numbers; all, completed, if these are few."""
+    complete = ~rows.gaps.missing.any(1).numpy()
+    return rows.table.select(complete) if complete.sum() >= COMPLETE_ROWS else rows.table
+
+
+def _warnings(train: Table, domains: dict[str, Interval]) -> tuple[str, ...]:
+    """Returns warnings on the numbers; DataError if they have no density."""
+    if not train.columns:
+        return ()
+    return prepare_table(train, domains=domains, repair="keep").warnings

@@ -1,0 +1,221 @@
+"""`Proposals`: draws of missing numbers given the rest of a row, by a Gaussian copula."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from scipy.special import gammaincinv, gammaln
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from kappaflow.domains import Interval
+
+KNOTS = 64  # quantiles that the curve of a column passes through
+ROUNDS = 15  # of expectation and maximization
+RIDGE = 1e-3  # added to variances of 1
+DEGREES = 5.0  # of freedom of the draws: proposals need wider tails than what they stand for
+WIDER = 1.1  # times the spread of the Gaussian copula
+
+
+class Proposals(nn.Module):
+    """Draws missing numbers given the present ones and the labels, with the density of the draws.
+
+    Each column is mapped to normal scores by a curve of straight lines through quantiles. Scores
+    and labels (as 0 and 1) get one mean and one covariance, by expectation and maximization over
+    the incomplete rows; draws follow a multivariate t distribution with the conditional mean and
+    covariance. They only have to be near: weights correct them.
+
+    Args:
+        domains: The domain of each column of numbers, (D,); None for all real numbers.
+        labels: Number of columns of 0 and 1, K.
+    """
+
+    knots: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+    def __init__(self, domains: Sequence[Interval | None], labels: int) -> None:
+        super().__init__()
+        self.domains, self.columns, self.labels = tuple(domains), len(domains), labels
+        columns = self.columns
+        spread = torch.arange(KNOTS, dtype=torch.float64)
+        self.register_buffer("knots", spread.repeat(columns, 1))
+        self.register_buffer("mean", torch.zeros(labels + columns, dtype=torch.float64))
+        self.register_buffer("covariance", torch.eye(labels + columns, dtype=torch.float64))
+
+    def fit(self, numbers: np.ndarray, one_hot: np.ndarray) -> "Proposals":
+        """Returns the proposals, fitted to rows (N, D) with NaN where a number is missing."""
+        for number, domain in enumerate(self.domains):
+            column = torch.from_numpy(numbers[np.isfinite(numbers[:, number]), number])
+            self.knots[number] = torch.from_numpy(_knots(_unbounded(column, domain).numpy()))
+        scores = self.scores(torch.from_numpy(numbers)).numpy()
+        mean, covariance = _moments(np.hstack([one_hot, scores]))
+        self.mean.copy_(torch.from_numpy(mean))
+        self.covariance.copy_(torch.from_numpy(covariance))
+        self._conditional.cache_clear()
+        return self
+
+    def scores(self, numbers: Tensor) -> Tensor:
+        """Returns normal scores of numbers (N, D); NaN stays NaN."""
+        columns = [
+            _interpolated(_unbounded(column, domain), knots, _levels())[0]
+            for column, domain, knots in zip(numbers.T, self.domains, self.knots, strict=True)
+        ]
+        return torch.stack(columns, dim=1)
+
+    def values(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the numbers of normal scores (N, D), and log |d score / d number| of each."""
+        values, slopes = torch.empty_like(scores), torch.empty_like(scores)
+        for number, (domain, knots) in enumerate(zip(self.domains, self.knots, strict=True)):
+            points, log_slope = _interpolated(scores[:, number], _levels(), knots)
+            values[:, number], more = _bounded(points, domain)
+            slopes[:, number] = -log_slope - more
+        return values, slopes
+
+    @torch.no_grad()
+    def drawn(
+        self, numbers: Tensor, one_hot: Tensor, missing: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Returns rows (N, D) whose missing numbers are drawn, and the log-density (N,) of these.
+
+        `missing` (N, D) says which; all others have to be finite.
+        """
+        result, log_q = numbers.clone(), torch.zeros(len(numbers), dtype=torch.float64)
+        known = torch.cat([one_hot.double(), self.scores(numbers)], dim=1) - self.mean
+        patterns, index = torch.unique(missing, dim=0, return_inverse=True)
+        for number, pattern in enumerate(patterns):
+            if not pattern.any():
+                continue
+            rows = torch.nonzero(index == number)[:, 0]
+            gone = torch.cat([torch.zeros(self.labels, dtype=torch.bool), pattern])
+            slopes, root = self._conditional(tuple(gone.tolist()))
+            center = self.mean[gone] + known[rows][:, ~gone] @ slopes.T
+            noise, log_noise = _student(len(rows), int(pattern.sum()), generator)
+            scores = torch.zeros(len(rows), self.columns, dtype=torch.float64)
+            scores[:, pattern] = center + noise @ root.T
+            values, log_slopes = self.values(scores)
+            result[rows[:, None], torch.nonzero(pattern)[:, 0]] = values[:, pattern]
+            log_q[rows] = log_noise - root.diagonal().log().sum() + log_slopes[:, pattern].sum(1)
+        return result, log_q
+
+    @torch.no_grad()
+    def marginal(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Returns independent draws of each column (N, D), and the log-density of each (N, D).
+
+        They fill the numbers that a label stands for.
+        """
+        scores = torch.randn(rows, self.columns, dtype=torch.float64, generator=generator)
+        values, log_slopes = self.values(scores)
+        return values, log_slopes - scores**2 / 2 - math.log(2 * math.pi) / 2
+
+    @lru_cache(maxsize=256)  # noqa: B019 - one object a table
+    def _conditional(self, gone: tuple[bool, ...]) -> tuple[Tensor, Tensor]:
+        """Returns the slopes of missing scores on what is known, and a root of the covariance."""
+        index = torch.tensor(gone)
+        known = self.covariance[~index][:, ~index]
+        across = self.covariance[index][:, ~index]
+        slopes = torch.linalg.lstsq(known, across.T).solution.T if len(known) else across
+        left = self.covariance[index][:, index] - slopes @ across.T
+        left = (left + left.T) / 2 + RIDGE * torch.eye(len(left), dtype=torch.float64)
+        return slopes, WIDER * torch.linalg.cholesky(left)
+
+
+def _interpolated(points: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns points (N,) on straight lines from knots to knots, and the logs of their slopes."""
+    cell = (torch.searchsorted(start, points.contiguous()) - 1).clamp(0, KNOTS - 2)
+    slope = (end[cell + 1] - end[cell]) / (start[cell + 1] - start[cell])
+    return end[cell] + slope * (points - start[cell]), slope.log()
+
+
+def _unbounded(column: Tensor, domain: Interval | None) -> Tensor:
+    """Returns the values of a column without the ends of its domain, by logarithms."""
+    if domain is None:
+        return column
+    result = torch.zeros_like(column)
+    if domain.low is not None:
+        result = result + (column - domain.low).log()
+    return result if domain.high is None else result - (domain.high - column).log()
+
+
+def _bounded(points: Tensor, domain: Interval | None) -> tuple[Tensor, Tensor]:
+    """Returns the values in a domain of points without ends, and the log of the slope."""
+    if domain is None:
+        return points, torch.zeros_like(points)
+    low, high = domain.low, domain.high
+    if high is None:
+        return (low or 0.0) + points.exp(), points
+    if low is None:
+        return high - (-points).exp(), -points
+    slope = math.log(high - low) + logsigmoid(points) + logsigmoid(-points)
+    return low + (high - low) * points.sigmoid(), slope
+
+
+def _levels() -> Tensor:
+    """Returns the normal scores of the knots of a curve."""
+    shares = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) / KNOTS
+    return torch.special.ndtri(shares)
+
+
+def _knots(column: np.ndarray) -> np.ndarray:
+    """Returns quantiles of a column, moved apart where they are equal, so that all ascend."""
+    if not len(column):
+        return np.arange(KNOTS, dtype=np.float64)
+    quantiles = np.quantile(column, (np.arange(KNOTS) + 0.5) / KNOTS)
+    width = max(np.ptp(column), 1e-6 * max(1.0, float(np.abs(column).max())))
+    least = 1e-3 * width / KNOTS
+    steps = np.maximum(np.diff(quantiles), least)
+    return quantiles[0] + np.concatenate([[0.0], np.cumsum(steps)])
+
+
+def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and covariance of rows with NaN, by expectation and maximization.
+
+    Source:
+        Dempster, Laird, Rubin 1977.
+    """
+    present = np.isfinite(rows)
+    mean = np.array([
+        column[finite].mean() if finite.any() else 0.0
+        for column, finite in zip(rows.T, present.T, strict=True)
+    ])
+    variance = np.array([
+        column[finite].var() if finite.any() else 1.0
+        for column, finite in zip(rows.T, present.T, strict=True)
+    ])
+    covariance = np.diag(variance + RIDGE)
+    patterns, index = np.unique(present, axis=0, return_inverse=True)
+    if present.all():
+        return mean, np.cov(rows.T, bias=True).reshape(len(mean), -1) + RIDGE * np.eye(len(mean))
+    for _ in range(ROUNDS):
+        filled, extra = rows.copy(), np.zeros_like(covariance)
+        for number, known in enumerate(patterns):
+            members = np.flatnonzero(index == number)
+            if known.all():
+                continue
+            gone = ~known
+            across = covariance[np.ix_(gone, known)]
+            slopes = np.linalg.lstsq(covariance[np.ix_(known, known)], across.T, rcond=None)[0].T
+            filled[np.ix_(members, gone)] = (
+                mean[gone] + (rows[np.ix_(members, known)] - mean[known]) @ slopes.T
+            )
+            left = covariance[np.ix_(gone, gone)] - slopes @ across.T
+            extra[np.ix_(gone, gone)] += len(members) * left
+        mean = filled.mean(0)
+        centered = filled - mean
+        covariance = (centered.T @ centered + extra) / len(rows) + RIDGE * np.eye(len(mean))
+    return mean, covariance
+
+
+def _student(count: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Returns draws (count, width) of a multivariate t distribution, and their log-density."""
+    normal = torch.randn(count, width, dtype=torch.float64, generator=generator)
+    half = DEGREES / 2
+    # a chi-squared variable by its quantile function, since torch's gamma takes no generator
+    uniform = torch.rand(count, dtype=torch.float64, generator=generator)
+    chi = torch.from_numpy(2 * gammaincinv(half, uniform.numpy()))
+    draws = normal * (DEGREES / chi).sqrt()[:, None]
+    constant = gammaln(half + width / 2) - gammaln(half) - width / 2 * math.log(DEGREES * math.pi)
+    power = half + width / 2
+    return draws, constant - power * torch.log1p((draws**2).sum(1) / DEGREES)

@@ -1,0 +1,399 @@
+"""`TableModel`: the density of rows of mixed columns, and what can be asked of it."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor
+
+from kappaflow._checks import natural_int, positive_int
+from kappaflow.data.load import read_source
+from kappaflow.data.naming import BoolArray, FloatArray, IntArray
+from kappaflow.data.raw import READ_ALL, RawTable
+from kappaflow.errors import ArgumentError, DataError, FileError
+from kappaflow.files import load, load_tensors, save
+from kappaflow.flows import Flow
+from kappaflow.mixed.encoding import Encoded, Encoding
+from kappaflow.mixed.labels import Labels
+from kappaflow.mixed.proposals import Proposals
+from kappaflow.mixed.rows import blurred, gaps_of
+from kappaflow.reading import parse_json, read_small
+from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
+
+COLUMNS, LABELS = "columns.json", "columns.safetensors"
+VERSION = 1
+DRAWS = 64  # of each row with a gap, for its density
+COMPLETIONS = 256  # of each row with a gap, of which one is chosen
+AT_ONCE = 16_384  # rows and draws in one pass
+LEAST_DRAWS = 16_384  # of a row of which only some values are given
+LEAST_SIZE = 10.0  # effective draws from which a completion is chosen
+
+
+class RowScores(NamedTuple):
+    """The log-density of rows, (N,) each.
+
+    Attributes:
+        log_prob: Log-density in nats, of the values that are there: a probability for labels and
+            whole numbers, a density in the units of the columns for the others.
+        standard_error: Monte Carlo error of `log_prob`; 0 for rows without gaps.
+        effective_size: Effective number of draws that it is a mean over.
+    """
+
+    log_prob: FloatArray
+    standard_error: FloatArray
+    effective_size: FloatArray
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A completed frame, and how well each row could be completed.
+
+    Attributes:
+        frame: The rows with all gaps filled, with the dtypes of the table.
+        effective_size: Effective number of draws that each row was chosen from, (N,); infinite
+            for rows without a gap.
+    """
+
+    frame: Any
+    effective_size: FloatArray
+
+
+class TableModel:
+    """A density of rows of mixed columns: p(labels) p(numbers | labels).
+
+    Categories, truth values and counts of few values are labels. All other columns are numbers,
+    which a conditional flow models given the labels. `kappaflow.fit_table` makes it. It is a model
+    of complete rows: the density of an incomplete one has its missing values integrated out,
+    which assumes that values are missing at random given those that are there.
+
+    Attributes:
+        encoding: How columns become numbers and labels, and back.
+        labels: The distribution of the labels.
+        proposals: Draws of missing numbers, which weights correct.
+        flow: The flow of the numbers given the labels as 0 and 1; None without a number.
+        like: An empty frame, whose type and dtypes samples have; None for polars.
+    """
+
+    def __init__(
+        self,
+        encoding: Encoding,
+        labels: Labels,
+        proposals: Proposals,
+        flow: Flow | None,
+        like: Any = None,  # noqa: ANN401
+    ) -> None:
+        self.encoding, self.labels, self.proposals = encoding, labels, proposals
+        self.flow, self.like = None if flow is None else flow.eval(), like
+
+    def __repr__(self) -> str:
+        lines = "\n".join(f"    {column}" for column in self.encoding.columns)
+        return f"TableModel(\n{lines}\n)"
+
+    def log_prob(
+        self,
+        data: Any,  # noqa: ANN401
+        *,
+        draws: int = DRAWS,
+        seed: int = 0,
+    ) -> RowScores:
+        """Returns the log-density of each row of a frame, a path or a `RawTable`.
+
+        A row with rounded numbers or missing values is an average over draws, weighted by
+        importance.
+
+        Args:
+            data: Rows with the columns of the table, in any order.
+            draws: Draws for each row with a gap.
+            seed: Seed of the draws.
+
+        Raises:
+            DataError: A column is not there, or a label was not among the training rows.
+        """
+        rows = self._encoded(_raw(data))
+        results = np.zeros((3, len(rows.codes)))
+        exact = ~self._has_gaps(rows)
+        for members, count in ((exact, 1), (~exact, positive_int("draws", draws))):
+            parts = [log_w for *_, log_w in self._drawn(at(rows, members), count, seed)]
+            if parts:
+                results[:, members] = _scores(torch.cat(parts))
+        results[2, exact] = math.inf
+        return RowScores(*results)
+
+    def sample(self, n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
+        """Returns a frame of n sampled rows: complete, with the dtypes of the table."""
+        generator = torch.Generator().manual_seed(natural_int("seed", seed))
+        empty = torch.full((positive_int("n", n), len(self.labels.counts)), -1)
+        codes, _ = self.labels.filled(empty, self.possible, generator)
+        numbers = torch.zeros(n, 0, dtype=torch.float64)
+        if self.flow is not None:
+            context = _context(self.flow, self.labels.one_hot(codes))
+            drawn = (
+                self.flow.sample(n, generator=generator)
+                if context is None
+                else self.flow.sample(1, context, generator=generator)[0]
+            )
+            numbers = drawn.double().cpu()
+        return self._frame(numbers, codes)
+
+    def sample_given(self, given: Mapping[str, Any], n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
+        """Returns n sampled rows in which some columns have the given values.
+
+        Args:
+            given: Values by column, such as {"age": 40, "region": "north"}.
+            n: Number of rows.
+            seed: Seed of the draws.
+
+        Raises:
+            ArgumentError: A name is not a column, or a value is not possible.
+            DataError: So few of the draws agree with the values that samples would repeat a few.
+        """
+        import polars as pl
+
+        unknown = [name for name in given if name not in self.names]
+        if unknown or not given:
+            raise ArgumentError(
+                f"'given' should name columns of the table, got {unknown or 'none'}: the columns "
+                f"are {', '.join(self.names)}."
+            )
+        row = pl.DataFrame({name: [given.get(name)] for name in self.names}, strict=False)
+        rows, count = self._encoded(_raw(row)), max(4 * positive_int("n", n), LEAST_DRAWS)
+        numbers, codes, log_w = (
+            torch.cat(parts, dim=1) for parts in zip(*self._drawn(rows, count, seed), strict=True)
+        )
+        chosen, size = _chosen(log_w[0], n, seed)
+        if size < min(n, LEAST_SIZE):
+            raise DataError(
+                f"only {size:.1f} of {count:,} draws agree with the given values, which are far "
+                "from the training rows: give fewer values, or values nearer to them."
+            )
+        return self._frame(numbers[0, chosen], codes[0, chosen])
+
+    def impute(self, data: Any, *, seed: int = 0) -> Completed:  # noqa: ANN401
+        """Returns the rows of a frame with each gap filled by a draw given the rest of its row.
+
+        For several imputations call it with several seeds.
+
+        Raises:
+            DataError: A column is not there, or a label was not among the training rows.
+        """
+        raw = _raw(data)
+        rows = self._encoded(raw)
+        numbers, codes = (
+            torch.from_numpy(rows.numbers).clone(),
+            torch.from_numpy(rows.codes).clone(),
+        )
+        sizes = np.full(len(codes), math.inf)
+        gone: BoolArray = np.asarray(np.hstack([rows.missing, rows.codes < 0]).any(1))
+        generator, remaining = np.random.default_rng(seed), iter(np.flatnonzero(gone))
+        for drawn, labels, log_w in self._drawn(at(rows, gone), COMPLETIONS, seed):
+            for x, label, weights in zip(drawn, labels, log_w, strict=True):
+                row = next(remaining)
+                (chosen,), sizes[row] = _chosen(weights, 1, generator)
+                numbers[row], codes[row] = x[chosen], label[chosen]
+        frame = self._frame(numbers, codes)
+        return Completed(_filled_in(raw, self._missing(rows), frame, data), sizes)
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Writes the model to a directory, each file whole or not at all.
+
+        Raises:
+            ArgumentError: The directory already holds a model.
+        """
+        folder = make_directory(path)
+        if self.flow is not None:
+            save(self.flow, folder, overwrite=overwrite)
+        self.write_columns(folder)
+
+    def write_columns(self, folder: Path) -> None:
+        """Writes all but the flow to a folder."""
+        fields = {"version": VERSION, **self.encoding.model_dump(mode="json")}
+        content = json.dumps(fields).encode()
+        tensors = {
+            f"{name}.{key}": value
+            for name, part in (("labels", self.labels), ("proposals", self.proposals))
+            for key, value in part.state_dict().items()
+        }
+        write_tensors(folder / LABELS, tensors, {COLUMNS: _digest(content)})
+        write_bytes(folder / COLUMNS, content)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "TableModel":
+        """Returns the model that `save` or a run on a mixed table wrote to a directory.
+
+        Raises:
+            FileError: A file is missing or damaged, or the files do not fit each other.
+        """
+        folder = Path(path)
+        if not (folder / COLUMNS).is_file():
+            raise FileError(f"{folder / COLUMNS} is missing: {folder} holds no table model.")
+        text = read_small(folder / COLUMNS)
+        tensors, metadata = read_tensors(folder / LABELS)
+        if metadata.get(COLUMNS) != _digest(text):
+            raise FileError(f"{folder / LABELS} does not match {COLUMNS} next to it.")
+        try:
+            content = dict(parse_json(text))
+            if content.pop("version", None) != VERSION:
+                raise FileError(f"{folder / COLUMNS} is of another version of kappaflow.")
+            encoding = Encoding.model_validate(content)
+        except (ValidationError, ValueError) as error:
+            raise FileError(f"{folder / COLUMNS} is damaged ({error}).") from None
+        labels, proposals = new_parts(encoding)
+        for name, part in (("labels.", labels), ("proposals.", proposals)):
+            own = {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
+            load_tensors(part, own, folder / LABELS)
+        return cls(encoding, labels.eval(), proposals, load(folder) if encoding.numbers else None)
+
+    def _missing(self, rows: Encoded) -> dict[str, BoolArray]:
+        """Returns which rows miss a value of each column."""
+        encoding = self.encoding
+        result = dict(zip(encoding.label_columns, rows.codes.T < 0, strict=True))
+        for name, gone in zip(encoding.numbers, rows.missing.T, strict=True):
+            result[name] = gone | result.get(name, False)
+        return result
+
+    @property
+    def names(self) -> list[str]:
+        """The columns of a sample."""
+        return [column.name for column in self.encoding.columns if column.kind != "left_out"]
+
+    def _encoded(self, raw: RawTable) -> Encoded:
+        return self.encoding.encode(raw, completes=True)
+
+    def _has_gaps(self, rows: Encoded) -> BoolArray:
+        """Returns which rows have a number or a label that is not known exactly."""
+        codes = torch.from_numpy(rows.codes)
+        gaps = gaps_of(torch.from_numpy(rows.numbers), codes, self.encoding)
+        return (gaps.any | (codes < 0).any(1)).numpy()
+
+    @torch.no_grad()
+    def _drawn(
+        self, rows: Encoded, draws: int, seed: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields draws of complete rows: numbers (n, draws, D), codes (n, draws, L), log weights.
+
+        The weights (n, draws) are those of importance: p of the row over that of the draws.
+        """
+        generator = torch.Generator().manual_seed(natural_int("seed", seed))
+        at_once = max(1, AT_ONCE // draws)
+        for start in range(0, len(rows.codes), at_once):
+            part = slice(start, start + at_once)
+            numbers, codes = (
+                torch.from_numpy(values[part]).repeat_interleave(draws, dim=0)
+                for values in (rows.numbers, rows.codes)
+            )
+            codes, log_w = self.labels.filled(codes, self.possible, generator)
+            log_w = log_w.double()
+            gaps = gaps_of(numbers, codes, self.encoding)
+            numbers, log_q = blurred(numbers, gaps, self.proposals, generator)
+            log_w -= log_q
+            one_hot = self.labels.one_hot(codes)
+            numbers, log_q = self.proposals.drawn(numbers, one_hot, gaps.missing, generator)
+            log_w += self._log_prob(numbers, one_hot) - log_q
+            x, labels = (
+                values.view(len(codes) // draws, draws, values.shape[1])
+                for values in (numbers, codes)
+            )
+            yield x, labels, log_w.view(-1, draws)
+
+    def _log_prob(self, numbers: Tensor, one_hot: Tensor) -> Tensor:
+        """Returns log p of numbers given labels, (N,); -inf where it is not a number."""
+        if self.flow is None:
+            return torch.zeros(len(numbers), dtype=torch.float64)
+        flow, parts = self.flow, []
+        for x, labels in zip(numbers.split(AT_ONCE), one_hot.split(AT_ONCE), strict=True):
+            log_p = flow.log_prob(x.to(flow.device, flow.dtype), _context(flow, labels))
+            parts.append(log_p.double().cpu().nan_to_num(-math.inf, -math.inf, -math.inf))
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def _frame(self, numbers: Tensor, codes: Tensor) -> Any:  # noqa: ANN401
+        """Returns complete rows as a frame."""
+        missing = np.zeros(numbers.shape, dtype=np.bool_)
+        return self.encoding.decode(Encoded(numbers.numpy(), codes.numpy(), missing), self.like)
+
+    @property
+    def possible(self) -> Tensor:
+        """Which labels a complete row can have, (K,): all but those of missing values."""
+        return torch.tensor(
+            [label is not None for labels in self.encoding.labels for label in labels],
+            dtype=torch.bool,
+        )
+
+
+def new_parts(encoding: Encoding) -> tuple[Labels, Proposals]:
+    """Returns the labels and the proposals of a table, not fitted yet."""
+    counts = [len(labels) for labels in encoding.labels]
+    return Labels(counts), Proposals(encoding.domains, sum(counts))
+
+
+def _raw(data: Any) -> RawTable:  # noqa: ANN401
+    return data if isinstance(data, RawTable) else read_source(data, READ_ALL)
+
+
+def at(rows: Encoded, members: BoolArray | IntArray) -> Encoded:
+    """Returns some of the rows."""
+    return Encoded(rows.numbers[members], rows.codes[members], rows.missing[members])
+
+
+def _scores(log_w: Tensor) -> NDArray[np.float64]:
+    """Returns log of the mean weight, its Monte Carlo error, and the effective draws, (3, N)."""
+    draws = log_w.shape[1]
+    total = log_w.logsumexp(1)
+    shares = (log_w - total[:, None]).exp().nan_to_num(0.0)
+    squares = (shares**2).sum(1)
+    # of the mean of n weights w / mean(w), by their variance
+    error = (squares - 1 / draws).clamp(min=0).sqrt() * math.sqrt(draws / max(1, draws - 1))
+    size = torch.where(squares > 0, 1 / squares, 0.0)
+    return torch.stack([total - math.log(draws), error, size]).numpy()
+
+
+def _chosen(
+    log_w: Tensor, n: int, seed: int | np.random.Generator
+) -> tuple[NDArray[np.intp], float]:
+    """Returns n of the draws in proportion to their weights, and the effective number of draws."""
+    shares = (log_w - log_w.logsumexp(0)).exp().nan_to_num(0.0).numpy()
+    if not shares.sum() > 0:
+        return np.zeros(n, dtype=np.intp), 0.0
+    chosen = np.random.default_rng(seed).choice(len(shares), size=n, p=shares / shares.sum())
+    return chosen, float(1 / (shares**2).sum())
+
+
+def _context(flow: Flow, one_hot: Tensor) -> Tensor | None:
+    """Returns labels as the context of a flow; None for a flow without one."""
+    return one_hot.to(flow.device, flow.dtype) if one_hot.shape[1] else None
+
+
+def _filled_in(
+    raw: RawTable,
+    missing: Mapping[str, BoolArray],
+    completed: Any,  # noqa: ANN401
+    data: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    """Returns the rows of a source, whose missing values are those of the completed rows."""
+    import narwhals as nw
+    import polars as pl
+
+    source = nw.from_native(data, eager_only=True, pass_through=True)
+    values = nw.from_native(completed, eager_only=True)
+    if not isinstance(source, nw.DataFrame):  # a file, whose numbers were all read as floats
+        series = [column.series.rename(name).to_polars() for name, column in raw.columns.items()]
+        dtypes = {name: completed.schema[name] for name in missing}
+        source = nw.from_native(pl.DataFrame(series).cast(dtypes), eager_only=True)
+    changed = []
+    for name, gone in missing.items():
+        index = np.flatnonzero(gone).tolist()
+        if index:
+            drawn = values[name].cast(source[name].dtype).to_list()
+            changed.append(source[name].scatter(index, [drawn[row] for row in index]))
+    return source.with_columns(*changed).to_native()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,316 @@
+"""Runs on tables of mixed columns: their data, and what scores, samples and completions are."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from kappaflow._checks import natural_int
+from kappaflow.data import check_writable
+from kappaflow.data.columns import find_column
+from kappaflow.data.load import read_source
+from kappaflow.data.write import TableWriter, table_writer
+from kappaflow.errors import ArgumentError, FileError
+from kappaflow.flows import Flow
+from kappaflow.mixed import MixedParts, TableModel, chosen_rows, prepared
+from kappaflow.mixed.table_model import COLUMNS, RowScores
+from kappaflow.options import option
+from kappaflow.report.result import MixedLikelihood
+from kappaflow.runs.content import Content
+from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData
+from kappaflow.runs.written import Chunked, Written
+from kappaflow.runs.written import Columns as Values
+from kappaflow.training import FitResult
+from kappaflow.training.measure import standard_error
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from kappaflow.mixed.rows import IncompleteRows
+    from kappaflow.runs.kinds import OpenRun
+
+AUTO = "auto"
+AT_ONCE = 10_000  # rows that are scored before the progress bar moves
+NOT_MIXED = ("against", "jitter", "on_disk", "repair", "bounds")
+
+
+@dataclass(frozen=True)
+class MixedData(TableData):
+    """The rows of a run on a table of mixed columns.
+
+    `train`, `validation` and `test` have their gaps filled once, and labels as context.
+    """
+
+    parts: MixedParts | None = None
+
+    @property
+    def mixed(self) -> MixedParts:
+        """The parts of the table."""
+        if self.parts is None:
+            raise ArgumentError("'parts' should be the parts of a mixed table.")
+        return self.parts
+
+    @property
+    def trained_on(self) -> "IncompleteRows":
+        """All training rows, whose gaps are filled again for each batch."""
+        return self.mixed.train
+
+    def model(self, flow: Flow) -> TableModel:
+        """Returns the model of the table with a flow of its numbers."""
+        parts = self.mixed
+        return TableModel(parts.encoding, parts.labels, parts.proposals, flow)
+
+    def content(self, result: FitResult, budget: float | None) -> Content:
+        """Returns what is measured on the test rows."""
+        content = super().content(result, budget)
+        likelihood = self._likelihood(self.model(result.flow))
+        held_out = content.held_out.model_copy(update={"mixed": likelihood})
+        return replace(content, held_out=held_out)
+
+    def _likelihood(self, model: TableModel) -> MixedLikelihood:
+        """Returns the likelihood of all columns of all test rows, and that of the labels."""
+        test = self.mixed.sources[-1]
+        scores = model.log_prob(test)
+        codes = torch.from_numpy(model.encoding.encode(test).codes)
+        with torch.no_grad():
+            labels = -model.labels.log_prob(codes).mean().item()
+        nll = torch.from_numpy(-scores.log_prob)
+        return MixedLikelihood(
+            rows=len(nll),
+            nll=nll.mean().item(),
+            standard_error=standard_error(nll),
+            monte_carlo_error=float(np.sqrt((scores.standard_error**2).sum()) / len(nll)),
+            labels_nll=labels,
+        )
+
+    def held_out_scores(self, flow: Flow) -> np.ndarray:
+        """Returns log_prob of the validation and test rows, of all columns."""
+        model = self.model(flow)
+        return np.concatenate([model.log_prob(rows).log_prob for rows in self.mixed.sources[1:]])
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Returns the facts about the rows for a report, as labels and values."""
+        facts = [fact for fact in super().facts() if fact[0] not in {"columns", "given"}]
+        kinds = ((kind.name, str(kind).partition(": ")[2]) for kind in self.mixed.kinds)
+        return facts + [(f"column {name}", text) for name, text in kinds]
+
+    def write_files(self, flow: Flow, folder: Path) -> None:
+        """Writes how columns become numbers and labels, and the distribution of the labels."""
+        self.model(flow).write_columns(folder)
+
+
+def parsed_kinds(texts: Sequence[str]) -> dict[str, str]:
+    """Returns kinds by column from texts such as "region=category"; "auto" names none.
+
+    Example:
+        >>> parsed_kinds(["auto", "region=category"])
+        {'region': 'category'}
+    """
+    pairs = [text.rpartition("=") for text in texts if text != AUTO]
+    wrong = [kind for name, _, kind in pairs if not name]
+    if wrong:
+        raise ArgumentError(
+            "'kinds' should be auto, or kinds of columns such as region=category, got "
+            f"{wrong[0]!r}."
+        )
+    return {name: kind for name, _, kind in pairs}
+
+
+def mixed_data(config: TableConfig) -> MixedData:
+    """Returns the rows of a table of mixed columns, split."""
+    for name in NOT_MIXED:
+        if getattr(config, name):
+            raise ArgumentError(f"'{name}' should be left out with 'kinds'.")
+    if config.duplicates != "keep":
+        raise ArgumentError("'duplicates' should be keep with 'kinds'.")
+    reading = config.reading()
+    rows = replace(reading, exclude=tuple(config.exclude))
+    raw, weights = chosen_rows(read_source(config.data, reading), rows, config.weights)
+    parts = prepared(raw, parsed_kinds(config.kinds or ()), FRACTIONS, config.split_seed, weights)
+    train, validation, test = parts.tables
+    if not train.columns:
+        raise ArgumentError(
+            "'data' should have a column of numbers besides labels, to train a flow on: "
+            "kappaflow.fit_table models labels alone."
+        )
+    return MixedData(
+        config,
+        train,
+        validation,
+        test,
+        against=None,
+        loaded=raw.row_count,
+        repeats=0,
+        domains=parts.domains,
+        notes=(*parts.notes, *parts.warnings),
+        warnings=parts.warnings,
+        fingerprint=parts.train.fingerprint(),
+        parts=parts,
+    )
+
+
+class MixedScores(Chunked):
+    """The scores of the rows of a table of mixed columns."""
+
+    def __init__(
+        self,
+        run: "OpenRun",
+        data: str,
+        *,
+        identifier: str | None = None,
+        scratch: Path | None = None,  # noqa: ARG002
+        **text: Any,  # noqa: ANN401
+    ) -> None:
+        self._run, self._model = run, table_model(run)
+        self._raw = read_source(data, run.config.reading(**text))
+        self._names: Values = {}
+        if identifier is not None:
+            texts = find_column(self._raw, identifier, "id").texts()
+            self._names = {identifier: np.array([text or "" for text in texts], dtype=np.str_)}
+        self.rows = self.counted = self._raw.row_count
+
+    def __iter__(self) -> Iterator[Values]:
+        rows = np.arange(self.rows)
+        for start in range(0, self.rows, AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            keep = np.isin(rows, rows[part])
+            scores = self._model.log_prob(self._raw.select(keep), seed=start)
+            names = {name: values[part] for name, values in self._names.items()}
+            yield self._columns({"row": rows[part] + 1, **names}, scores)
+
+    def _columns(self, names: Values, scores: RowScores) -> Values:
+        columns = self._run.columns(names, scores.log_prob)
+        percentile = columns.pop("percentile")
+        error = {"standard_error": scores.standard_error}
+        return {**columns, **error, "percentile": percentile}
+
+
+def table_model(run: "OpenRun") -> TableModel:
+    """Returns the model of a run on a table of mixed columns."""
+    if run.folder is None or not (run.folder / COLUMNS).exists():
+        raise FileError(f"{run.folder} is not finished: run the same fit again to resume it.")
+    return TableModel.load(run.folder)
+
+
+class MixedSamples(Chunked):
+    """Sampled rows of a table of mixed columns, all or those with given values."""
+
+    title = "sampling"
+
+    def __init__(
+        self,
+        run: "OpenRun",
+        n: int,
+        *,
+        given: Sequence[str] | None = None,
+        context: str | None = None,
+        class_name: str | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        **text: Any,  # noqa: ANN401, ARG002
+    ) -> None:
+        for name, value in {"context": context, "class": class_name}.items():
+            if value is not None:
+                raise ArgumentError(
+                    f"'{name}' should be left out for a run with kinds of columns; 'given' takes "
+                    "values of columns, such as age=40."
+                )
+        if temperature != 1:
+            raise ArgumentError("'temperature' should be 1 for a run with kinds of columns.")
+        self._model, self._given, self._seed = table_model(run), given_values(given or ()), seed
+        self.rows, self.counted = n, 1
+
+    def frame(self) -> "pl.DataFrame":
+        """Returns all rows."""
+        if self._given:
+            return self._model.sample_given(self._given, self.rows, seed=self._seed)
+        return self._model.sample(self.rows, seed=self._seed)
+
+    def __iter__(self) -> Iterator[Values]:
+        yield {series.name: series.to_numpy() for series in self.frame()}
+
+    def write(self, writer: TableWriter, repair: Literal["drop"] | None = None) -> Written:  # noqa: ARG002
+        """Returns a summary of the rows, which are appended to a file."""
+        frame = self.frame()
+        writer.append(frame)
+        return Written(self.rows, tuple(frame.columns), 0)
+
+
+def given_values(texts: Sequence[str]) -> dict[str, str | float]:
+    """Returns values by column from texts such as "age=40".
+
+    Example:
+        >>> given_values(["age=40", "region=north"])
+        {'age': 40.0, 'region': 'north'}
+    """
+    pairs = [text.partition("=") for text in texts]
+    wrong = [name for name, sign, value in pairs if not (sign and name and value)]
+    if wrong:
+        raise ArgumentError(f"'given' should be values such as age=40, got {wrong[0]!r}.")
+    return {name: _number_or_text(value) for name, _, value in pairs}
+
+
+def _number_or_text(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class Imputed:
+    """The result of `impute_run`.
+
+    Attributes:
+        rows: Rows of the table.
+        completed: Rows that had a gap.
+        uncertain: Completed rows that were chosen from fewer than 10 effective draws.
+    """
+
+    rows: int
+    completed: int
+    uncertain: int
+
+
+def impute_run(
+    folder: str | Path,
+    data: str,
+    out: str,
+    *,
+    seed: int = 0,
+    **text: Any,  # noqa: ANN401
+) -> Imputed:
+    """Writes the rows of a table with each missing value drawn given the rest of its row.
+
+    Returns:
+        A summary.
+
+    Raises:
+        ArgumentError: The run has no model of mixed columns, or `out` cannot be written.
+        DataError: A column is not there, or a label was not among the training rows.
+    """
+    from kappaflow.runs.stored import open_run
+
+    natural_int("seed", seed)
+    check_writable(out, read=data)
+    run = open_run(Path(folder), None, finished=True)
+    if not is_mixed(run.config):
+        raise ArgumentError(
+            "'run' should be one with kinds of columns, which models missing values: fit the "
+            f"table with {option('kinds', AUTO)}."
+        )
+    raw = read_source(data, run.config.reading(**text))
+    completed = table_model(run).impute(raw, seed=seed)
+    with table_writer(out) as writer:
+        writer.append(completed.frame)
+    sizes = completed.effective_size
+    return Imputed(len(sizes), int(np.isfinite(sizes).sum()), int((sizes < 10).sum()))
+
+
+def is_mixed(config: Any) -> bool:  # noqa: ANN401
+    """Returns whether the configuration of a run has kinds of columns."""
+    source = config.source
+    return isinstance(source, TableConfig) and source.kinds is not None
