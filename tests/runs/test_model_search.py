@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from kappaflow.runs.model_search import (
     chosen_before,
     search_model,
 )
-from kappaflow.runs.race import Candidate, Trial, preferred
+from kappaflow.runs.race import Candidate, Racer, Trial, preferred
 from kappaflow.runs.recipes import ModelConfig, build_flow
 from kappaflow.runs.table_data import TableConfig
 from kappaflow.training import Callback, checked_settings, fit_split
@@ -309,13 +311,18 @@ def test_rows_in_clusters_get_a_model_with_a_mixture_as_its_base():
 def test_of_models_as_good_as_each_other_the_best_conditioned_wins():
     """One that is better by a standard error, or 0.01 nats, wins whatever its conditioning."""
 
-    class Racer:
+    class Model:
         weights = None
+        seconds = 1.0
 
         def __init__(self, nll, scores, condition, last=2):
-            self.forecast, self.nll = nll, nll
+            self.nll = nll
             self._scores, self._condition = torch.tensor(scores), condition
             self.round, self.condition = last, None
+
+        def forecast(self, doublings):
+            assert doublings == 2
+            return self.nll
 
         def scores(self):
             return self._scores
@@ -323,15 +330,32 @@ def test_of_models_as_good_as_each_other_the_best_conditioned_wins():
         def measure_condition(self):
             self.condition = self._condition
 
-    noisy = Racer(1.0, [-3.0, 1.0, -1.0, -1.0], 500.0)
-    close = Racer(1.005, [-1.1, -1.1, -1.1, -1.1], 3.0)
-    behind = Racer(1.1, [-1.1, -1.1, -1.1, -1.1], 3.0)
-    worse = Racer(9.0, [-9.0, -9.0, -9.0, -9.0], 1.0)
-    early = Racer(1.1, [-1.1, -1.1, -1.1, -1.1], 2.0, last=1)
-    assert preferred([noisy, close, early]) == [close, noisy, early]
-    assert preferred([noisy, behind]) == [noisy, behind]
-    assert preferred([noisy, worse]) == [noisy, worse]
+    noisy = Model(1.0, [-3.0, 1.0, -1.0, -1.0], 500.0)
+    close = Model(1.005, [-1.1, -1.1, -1.1, -1.1], 3.0)
+    behind = Model(1.1, [-1.1, -1.1, -1.1, -1.1], 3.0)
+    worse = Model(9.0, [-9.0, -9.0, -9.0, -9.0], 1.0)
+    early = Model(1.1, [-1.1, -1.1, -1.1, -1.1], 2.0, last=1)
+    assert preferred([noisy, close, early], 3.0) == [close, noisy, early]
+    assert preferred([noisy, behind], 3.0) == [noisy, behind]
+    assert preferred([noisy, worse], 3.0) == [noisy, worse]
     assert worse.condition is None
+
+
+def test_a_model_that_gains_ever_less_is_not_forecast_far():
+    """Each doubling gains less than the one before, by the ratio of the last two gains."""
+
+    def forecast(before, last, doublings):
+        racer = object.__new__(Racer)
+        racer.failed, racer.gains = False, (before, last)
+        racer.training = SimpleNamespace(progress=SimpleNamespace(best_nll=1.0))
+        return racer.forecast(doublings)
+
+    assert forecast(0.8, 0.4, 1) == pytest.approx(1 - 0.2)
+    assert forecast(0.8, 0.4, 3) == pytest.approx(1 - 0.2 - 0.1 - 0.05)
+    assert forecast(10.0, 0.4, 9) == pytest.approx(1 - 0.4 * 0.04 / 0.96)
+    assert forecast(0.1, 0.4, 1) == pytest.approx(1 - 0.4 * 0.75)  # no more than three quarters
+    assert forecast(math.inf, 0.4, 3) == 1  # too few epochs to tell
+    assert forecast(-0.1, 0.4, 3) == 1
 
 
 def test_each_model_has_its_learning_rate_unless_the_search_names_one():

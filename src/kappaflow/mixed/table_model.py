@@ -31,6 +31,7 @@ from kappaflow.storage import make_directory, read_tensors, write_bytes, write_t
 COLUMNS, LABELS = "columns.json", "columns.safetensors"
 VERSION = 1
 DRAWS = 64  # of each row with a gap, for its density
+MORE, UNCERTAIN = 16, 0.05  # times as many for rows whose density is this uncertain, in nats
 COMPLETIONS = 256  # of each row with a gap, of which one is chosen
 AT_ONCE = 16_384  # rows and draws in one pass
 LEAST_DRAWS = 16_384  # of a row of which only some values are given
@@ -101,7 +102,7 @@ class TableModel:
         self,
         data: Any,  # noqa: ANN401
         *,
-        draws: int = DRAWS,
+        draws: int | None = None,
         seed: int = 0,
     ) -> RowScores:
         """Returns the log-density of each row of a frame, a path or a `RawTable`.
@@ -111,21 +112,27 @@ class TableModel:
 
         Args:
             data: Rows with the columns of the table, in any order.
-            draws: Draws for each row with a gap.
+            draws: Draws for each row with a gap. By default 64, and 1,024 for rows whose
+                log-density is still uncertain by more than 0.05 nats.
             seed: Seed of the draws.
 
         Raises:
             DataError: A column is not there, or a label was not among the training rows.
         """
         rows = self._encoded(_raw(data))
-        results = np.zeros((3, len(rows.codes)))
-        exact = ~self._has_gaps(rows)
-        for members, count in ((exact, 1), (~exact, positive_int("draws", draws))):
-            parts = [log_w for *_, log_w in self._drawn(at(rows, members), count, seed)]
-            if parts:
-                results[:, members] = _scores(torch.cat(parts))
-        results[2, exact] = math.inf
+        results, gaps = np.zeros((3, len(rows.codes))), self._has_gaps(rows)
+        count = DRAWS if draws is None else positive_int("draws", draws)
+        results[:, ~gaps] = self._scores(at(rows, ~gaps), 1, seed)
+        results[:, gaps] = self._scores(at(rows, gaps), count, seed)
+        if draws is None:
+            again = results[1] > UNCERTAIN
+            results[:, again] = self._scores(at(rows, again), MORE * DRAWS, seed)
+        results[2, ~gaps] = math.inf
         return RowScores(*results)
+
+    def _scores(self, rows: Encoded, draws: int, seed: int) -> NDArray[np.float64]:
+        parts = [_scores(log_w) for *_, log_w in self._drawn(rows, draws, seed)]
+        return np.concatenate([np.zeros((3, 0)), *parts], axis=1)
 
     def sample(self, n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
         """Returns a frame of n sampled rows: complete, with the dtypes of the table."""

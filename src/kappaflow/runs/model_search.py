@@ -153,16 +153,12 @@ def candidates(
     return [
         Candidate(
             recipe,
-            {"dropout": dropout} | own | _taken(recipe, search.arguments),
+            {"dropout": dropout, **own}
+            | {k: v for k, v in search.arguments.items() if k in options_of(recipe)},
             search.learning_rate or rate,
         )
         for recipe, own, rate in results
     ]
-
-
-def _taken(recipe: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arguments that a recipe has."""
-    return {name: value for name, value in arguments.items() if name in options_of(recipe)}
 
 
 def chosen_before(folder: Path) -> ModelChoice | None:
@@ -360,7 +356,8 @@ class _Race:
         share = watch.processor_share
         limit = OF_RACE * self._time_limit(racers, search.seconds, steps, share)
         left = max(0.0, steps - sum(racer.step for racer in racers))
-        ranked = preferred(raced(racers, watch.started + limit, left, share, show))
+        ranked = raced(racers, watch.started + limit, left, share, show)
+        ranked = preferred(ranked, self._seconds_left(ranked[0], watch.seconds))
         winner = ranked[0]
         if math.isinf(winner.nll):
             raise NumericalError(NONE_TRAINED)
@@ -441,6 +438,12 @@ class _Race:
         step_s = float(np.median([racer.step_s for racer in racers])) / max(share, 1e-9)
         training = min(limit, racers[0].training.objective.steps * step_s)
         return min(self._limit(seconds), OF_TRAINING * training, most_steps * step_s)
+
+    def _seconds_left(self, racer: Racer, used: float) -> float:
+        """Returns for how many seconds the winner will be trained, at most."""
+        most = (self.settings.max_time_s or math.inf) - used
+        steps = racer.training.objective.steps - racer.step
+        return max(0.0, min(most, steps * racer.step_s))
 
     def _limit(self, seconds: float) -> float:
         """Returns the time of the search by the limits that were given."""

@@ -36,6 +36,7 @@ ROUNDS, LEAST_STEPS = 5, 20  # most rounds of a race; fewest steps of a model in
 CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
 OVERFIT_DECAY = 1.0  # weight decay of a model of one normal base once it overfits
 TIED = 0.01  # most nats between two models of which the better conditioned one wins
+MOST_RATIO = 0.75  # of the gain of a doubling of the training to that of the one before
 DECAY = 0.1  # weight decay of autoregressive layers before that
 Starts = dict[str, list[dict[str, Tensor]]]  # states of fitted layers by the kind of start
 
@@ -190,7 +191,7 @@ class Racer:
         objective = MaximumLikelihood(flow, rows, self.held_out, settings, engine)
         self.training = Training(objective, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
-        self.gain = math.inf  # nats by which the second half of the training lowered the NLL
+        self.gains = math.inf, math.inf  # of the second quarter and of the second half
         self._scores: tuple[int, Tensor] | None = None  # and the step of their weights
         self.condition: float | None = None
 
@@ -216,14 +217,19 @@ class Racer:
         except NumericalError:
             self.failed = True
         self.seconds += time.process_time() - started
-        self.gain = self._gain()
+        self.gains = self._gain(4, 2), self._gain(2, 1)
 
-    def _gain(self) -> float:
-        """Returns the nats by which the second half of the training so far lowered the NLL."""
-        name, history = self.training.objective.value, self.training.history
-        values = [figures[name] for figures in history[: len(history) // 2]]
-        before = min((value for value in values if value is not None), default=math.inf)
-        return before - self.nll if math.isfinite(self.nll) else 0.0
+    def _gain(self, before: int, after: int) -> float:
+        """Returns by how many nats the NLL fell from one share of the epochs so far to another.
+
+        The shares are divided by `before` and `after`.
+        """
+        values = [figures[self.training.objective.value] for figures in self.training.history]
+        first, last = (
+            min((v for v in values[: len(values) // part] if v is not None), default=math.inf)
+            for part in (before, after)
+        )
+        return first - last if math.isfinite(last) else math.inf
 
     def _rate(self) -> float:
         """Returns the learning rate of the next step: a linear rise, then the highest."""
@@ -246,9 +252,21 @@ class Racer:
         return math.inf if self.failed or not math.isfinite(best) else best
 
     @property
-    def forecast(self) -> float:
-        """The validation NLL after training twice as long, if that gains a quarter as much."""
-        return self.nll - self.gain / 4
+    def gain(self) -> float:
+        """The nats by which the second half of the training so far lowered the NLL."""
+        return self.gains[1]
+
+    def forecast(self, doublings: float) -> float:
+        """Returns the NLL after some doublings of the training.
+
+        Each gains less than the one before, by the ratio of the last two gains so far. With fewer
+        than four epochs that is not known, and no gain is counted.
+        """
+        before, last = self.gains
+        if not (math.isfinite(before) and math.isfinite(last) and before > 0):
+            return self.nll
+        ratio = min(MOST_RATIO, max(0.0, last / before))
+        return self.nll - last * ratio * (1 - ratio**doublings) / (1 - ratio)
 
     @property
     def weights(self) -> Tensor | None:
@@ -342,8 +360,8 @@ def _compared(racers: list[Racer]) -> tuple[list[Racer], list[Racer]]:
     return stay, leave
 
 
-def preferred(ranked: list[Racer]) -> list[Racer]:
-    """Returns the models with the winner first.
+def preferred(ranked: list[Racer], seconds: float) -> list[Racer]:
+    """Returns the models with the winner first, which will be trained for some more seconds.
 
     The best is the one with the lowest forecast. Of the models in the last round that are as good
     as it, up to one standard error of the difference and 0.01 nats, the best conditioned wins.
@@ -353,11 +371,14 @@ def preferred(ranked: list[Racer]) -> list[Racer]:
     ]
     if len(last) < 2:
         return ranked
-    best, weights = min(last, key=lambda racer: racer.forecast), ranked[0].weights
+    forecasts = {
+        racer: racer.forecast(math.log2(1 + seconds / max(racer.seconds, 1e-9))) for racer in last
+    }
+    best, weights = min(last, key=forecasts.__getitem__), ranked[0].weights
     tied = [best]
     for racer in last:
         error = standard_error(best.scores() - racer.scores(), weights)
-        if racer is not best and racer.forecast - best.forecast <= min(error, TIED):
+        if racer is not best and forecasts[racer] - forecasts[best] <= min(error, TIED):
             tied.append(racer)
     for racer in tied if len(tied) > 1 else ():
         racer.measure_condition()
