@@ -313,16 +313,11 @@ def test_of_models_as_good_as_each_other_the_best_conditioned_wins():
 
     class Model:
         weights = None
-        seconds = 1.0
 
         def __init__(self, nll, scores, condition, last=2):
-            self.nll = nll
+            self.forecast, self.nll = nll, nll
             self._scores, self._condition = torch.tensor(scores), condition
             self.round, self.condition = last, None
-
-        def forecast(self, doublings):
-            assert doublings == 2
-            return self.nll
 
         def scores(self):
             return self._scores
@@ -335,27 +330,26 @@ def test_of_models_as_good_as_each_other_the_best_conditioned_wins():
     behind = Model(1.1, [-1.1, -1.1, -1.1, -1.1], 3.0)
     worse = Model(9.0, [-9.0, -9.0, -9.0, -9.0], 1.0)
     early = Model(1.1, [-1.1, -1.1, -1.1, -1.1], 2.0, last=1)
-    assert preferred([noisy, close, early], 3.0) == [close, noisy, early]
-    assert preferred([noisy, behind], 3.0) == [noisy, behind]
-    assert preferred([noisy, worse], 3.0) == [noisy, worse]
+    assert preferred([noisy, close, early]) == [close, noisy, early]
+    assert preferred([noisy, behind]) == [noisy, behind]
+    assert preferred([noisy, worse]) == [noisy, worse]
     assert worse.condition is None
 
 
 def test_a_model_that_gains_ever_less_is_not_forecast_far():
     """Each doubling gains less than the one before, by the ratio of the last two gains."""
 
-    def forecast(before, last, doublings):
+    def forecast(before, last):
         racer = object.__new__(Racer)
         racer.failed, racer.gains = False, (before, last)
         racer.training = SimpleNamespace(progress=SimpleNamespace(best_nll=1.0))
-        return racer.forecast(doublings)
+        return racer.forecast
 
-    assert forecast(0.8, 0.4, 1) == pytest.approx(1 - 0.2)
-    assert forecast(0.8, 0.4, 3) == pytest.approx(1 - 0.2 - 0.1 - 0.05)
-    assert forecast(10.0, 0.4, 9) == pytest.approx(1 - 0.4 * 0.04 / 0.96)
-    assert forecast(0.1, 0.4, 1) == pytest.approx(1 - 0.4 * 0.75)  # no more than three quarters
-    assert forecast(math.inf, 0.4, 3) == 1  # too few epochs to tell
-    assert forecast(-0.1, 0.4, 3) == 1
+    assert forecast(0.8, 0.2) == pytest.approx(1 - 0.05 - 0.0125 - 0.003125 - 0.00105, abs=1e-5)
+    assert forecast(10.0, 0.4) == pytest.approx(1 - 0.4 * 0.04 / 0.96)
+    assert forecast(0.1, 0.4) == pytest.approx(1 - 0.4)  # a ratio of one half at most
+    assert forecast(math.inf, 0.4) == 1  # too few epochs to tell
+    assert forecast(-0.1, 0.4) == 1
 
 
 def test_each_model_has_its_learning_rate_unless_the_search_names_one():

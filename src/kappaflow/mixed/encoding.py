@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict
 
 from kappaflow.data.naming import BoolArray, FloatArray, IntArray
 from kappaflow.data.raw import Column, RawTable, quoted
-from kappaflow.data.rounding import coarse_columns, grid_of, resolution
+from kappaflow.data.rounding import NEAR, coarse_columns, grid_of, resolution
 from kappaflow.data.table import Grid, Table
 from kappaflow.domains import Interval
 from kappaflow.errors import DataError
+from kappaflow.mixed.heads import MISSING, OFFSET
 from kappaflow.mixed.kinds import ColumnKind, Kind, frequent_values, time_scale
 from kappaflow.mixed.values import (
     TICKS,
@@ -35,9 +36,10 @@ from kappaflow.mixed.values import (
 if TYPE_CHECKING:
     import polars as pl
 
+MOST_STEPS = 2_000  # from the least to the largest count: of more, the steps hardly show
+SPARSE = 3  # times as many steps as values: such whole numbers are labels, if they are few
 FEW = 12  # most different whole numbers that are labels
 OTHER = "other"  # label of the rows in which no label stands for the number
-UNKNOWN = -1  # code of a label that is to be completed
 _MISSING = ("no value is missing", "a missing value")
 
 
@@ -47,7 +49,8 @@ class Encoded:
 
     Args:
         numbers: (rows, D), float64; NaN where a value is missing, or a label stands for it.
-        codes: (rows, L), int64: the positions of the labels; -1 for one that is to be completed.
+        codes: (rows, L), int64: the positions of the labels, or the steps of counts from the
+            least one, which is `heads.OFFSET`; -1 for a value that is to be completed.
         missing: (rows, D): whether the value of a number is missing in the source. Decoding does
             not need it.
     """
@@ -61,7 +64,7 @@ class Encoded:
 
 
 class ColumnEncoding(BaseModel):
-    """How a column becomes a number, a label, or both: a label where a few values are frequent.
+    """How a column becomes a number, a code, or both: a label where a few values are frequent.
 
     Args:
         name: The name of the column.
@@ -70,7 +73,9 @@ class ColumnEncoding(BaseModel):
         is_number: Whether it has a number.
         labels: Its labels, None for missing values; none if it has no label. A column with a
             number too has the label "other" first, for the rows that have the number.
-        grid: The cells of a rounded number, in days for dates.
+        is_count: Whether its code counts steps, without labels.
+        has_gaps: Whether values of a count were missing.
+        grid: The values of a count, or the cells of a rounded number, in days for dates.
         domain: Where the number can lie, None for anywhere.
         time: The scale of a date.
     """
@@ -81,6 +86,8 @@ class ColumnEncoding(BaseModel):
     type: SourceType
     is_number: bool = False
     labels: tuple[str | None, ...] = ()
+    is_count: bool = False
+    has_gaps: bool = False
     grid: Grid | None = None
     domain: Interval | None = None
     time: TimeScale | None = None
@@ -94,7 +101,8 @@ class Encoding(BaseModel):
     Example:
         >>> import polars as pl
         >>> from kappaflow.data.memory import read_memory
-        >>> from kappaflow.mixed.kinds import detect_kinds
+        >>> from kappaflow.mixed.heads import MISSING, OFFSET
+    from kappaflow.mixed.kinds import detect_kinds
         >>> raw = read_memory(pl.DataFrame({"a": [0.5, 1.5, 2.25, 4.0], "b": list("xyxy")}))
         >>> encoding = Encoding.fit(raw, detect_kinds(raw))
         >>> encoding.numbers, encoding.label_columns, encoding.labels
@@ -114,15 +122,17 @@ class Encoding(BaseModel):
             DataError: A column is missing, or holds an infinite number.
         """
         _check_columns(raw, [kind.name for kind in kinds])
-        return cls(columns=tuple(_fit(raw, plain(raw.columns[kind.name]), kind) for kind in kinds))
+        columns = [_fit(raw, plain(raw.columns[kind.name]), kind) for kind in kinds]
+        return cls(columns=tuple(_with_a_number(raw, columns)))
 
     @property
     def _number_columns(self) -> list[ColumnEncoding]:
         return [column for column in self.columns if column.is_number]
 
     @property
-    def _labeled(self) -> list[ColumnEncoding]:
-        return [column for column in self.columns if column.labels]
+    def coded(self) -> list[ColumnEncoding]:
+        """The columns that have a code: labels and counts."""
+        return [column for column in self.columns if column.labels or column.is_count]
 
     @property
     def numbers(self) -> tuple[str, ...]:
@@ -147,13 +157,13 @@ class Encoding(BaseModel):
 
     @property
     def label_columns(self) -> tuple[str, ...]:
-        """The columns that have a label."""
-        return tuple(column.name for column in self._labeled)
+        """The columns that have a code."""
+        return tuple(column.name for column in self.coded)
 
     @property
     def labels(self) -> tuple[tuple[str | None, ...], ...]:
-        """The labels of each column that has some, None for missing values."""
-        return tuple(column.labels for column in self._labeled)
+        """The labels of each column that has a code, None for missing values; () for counts."""
+        return tuple(column.labels for column in self.coded)
 
     def has_number(self, codes: IntArray) -> BoolArray:
         """Returns which numbers (rows, D) belong to rows of these codes: no label replaces them.
@@ -179,7 +189,7 @@ class Encoding(BaseModel):
             DataError: A column is missing or holds values of another type, a label is unknown, or
                 a number is infinite, outside of its domain, or not whole in a column of integers.
         """
-        used = [column for column in self.columns if column.is_number or column.labels]
+        used = [c for c in self.columns if c.is_number or c.labels or c.is_count]
         _check_columns(raw, [column.name for column in used])
         rows = raw.row_count
         numbers = np.empty((rows, len(self.numbers)))
@@ -187,7 +197,9 @@ class Encoding(BaseModel):
         missing = np.zeros(numbers.shape, dtype=np.bool_)
         for column in used:
             source = plain(raw.columns[column.name])
-            if column.labels:
+            if column.is_count:
+                codes[:, self.label_columns.index(column.name)] = _steps(raw, source, column)
+            elif column.labels:
                 index = self.label_columns.index(column.name)
                 codes[:, index] = _codes(raw, source, column, completes=completes)
             if column.is_number:
@@ -224,6 +236,10 @@ class Encoding(BaseModel):
         if column.kind == "identifier":
             return row_numbers(column.name, len(encoded), column.type)
         texts: list[str | None] = []
+        if column.is_count and column.grid is not None:
+            codes = encoded.codes[:, self.label_columns.index(column.name)]
+            values = (column.grid.low or 0.0) + column.grid.step * (codes - OFFSET)
+            return series_of_numbers(column.name, np.where(codes < 0, np.nan, values), column.type)
         if column.labels:
             codes = encoded.codes[:, self.label_columns.index(column.name)]
             labels = [*column.labels, None]  # the code -1 is the last one
@@ -242,6 +258,23 @@ class Encoding(BaseModel):
             is_other = np.array([text == OTHER for text in texts])
             numbers = np.where(is_other, numbers, labeled)
         return series_of_numbers(column.name, numbers, column.type)
+
+
+def _with_a_number(raw: RawTable, columns: list[ColumnEncoding]) -> list[ColumnEncoding]:
+    """Returns columns of which one has a number for a flow, if one is a count of many values."""
+    counts = [c for c in columns if c.is_count and c.grid is not None]
+    if not counts or any(column.is_number for column in columns):
+        return columns
+
+    def steps(column: ColumnEncoding) -> float:
+        grid = column.grid or Grid(1.0)
+        return ((grid.high or 0.0) - (grid.low or 0.0)) / grid.step
+
+    widest = max(counts, key=steps)
+    if steps(widest) < FEW:
+        return columns
+    number = widest.model_copy(update={"is_count": False, "has_gaps": False, "is_number": True})
+    return [number if column is widest else column for column in columns]
 
 
 def _fit(raw: RawTable, column: Column, kind: ColumnKind) -> ColumnEncoding:
@@ -287,21 +320,34 @@ def _fit_number(column: Column, numbers: FloatArray, kind: ColumnKind) -> dict[s
     present = numbers[np.isfinite(numbers)]
     frequent = frequent_values(numbers, kind.kind)
     rest = present[~np.isin(present, frequent)]
-    few = kind.kind == "integer" and len(np.unique(present)) <= FEW
-    if few or len(np.unique(rest)) < 2:
+    whole = kind.kind == "integer"
+    if whole and _is_count(present):
+        low, high = float(present.min()), float(present.max())
+        grid = Grid(resolution(present) or 1.0, low, low, high)
+        return {"is_count": True, "has_gaps": len(present) < len(numbers), "grid": grid}
+    if len(np.unique(rest)) < 2 or (whole and len(np.unique(present)) <= FEW):
         return {"labels": _labels(column)}
     labels: tuple[str | None, ...] = ()
     if len(frequent):
         texts = [number_text(float(n), single=column.is_single) for n in frequent]
         labels = (OTHER, *texts, *([None] if len(present) < len(numbers) else []))
     domain = kind.domain
-    if kind.kind == "integer":
+    if whole:
         grid = grid_of(rest, resolution(rest) or 1.0, None)
         grid = replace(grid, low=float(rest.min()), high=float(rest.max()))
     else:
         step = _coarse_step(rest)
         grid = None if step is None else grid_of(rest, step, domain)
     return {"is_number": True, "labels": labels, "grid": grid, "domain": domain}
+
+
+def _is_count(numbers: FloatArray) -> bool:
+    """Returns whether whole numbers are counts: not two values, few far apart, or very many."""
+    values = np.unique(numbers)
+    if len(values) < 3:
+        return False
+    steps = (values[-1] - values[0]) / (resolution(numbers) or 1.0) + 1
+    return steps <= (SPARSE * len(values) if len(values) <= FEW else MOST_STEPS)
 
 
 def _coarse_step(numbers: FloatArray) -> float | None:
@@ -367,19 +413,31 @@ def _check_numbers(raw: RawTable, numbers: FloatArray, column: ColumnEncoding) -
         _refuse(raw, column, wrong, values, "the fitted table has whole numbers")
 
 
+def _steps(raw: RawTable, source: Column, column: ColumnEncoding) -> IntArray:
+    """Returns counts as steps from the least one of the fitted rows; -1 where they are missing."""
+    numbers, grid = _numbers(raw, source, column), column.grid or Grid(1.0)
+    steps = (numbers - (grid.low or 0.0)) / grid.step
+    gone = np.isnan(steps)
+    whole = np.where(gone, 0.0, np.rint(steps))
+    wrong = ~gone & ((np.abs(steps - whole) > NEAR) | (whole <= -OFFSET))
+    expected = f"the fitted table has whole numbers from {grid.low:g} in steps of {grid.step:g}"
+    _refuse(raw, column, wrong, numbers.tolist(), expected)
+    return np.where(gone, MISSING, whole + OFFSET).astype(np.int64)
+
+
 def _codes(raw: RawTable, source: Column, column: ColumnEncoding, *, completes: bool) -> IntArray:
     """Returns the positions of labels; unknown ones raise DataError."""
     by_label = {label: code for code, label in enumerate(column.labels)}
-    texts, default = texts_of(source), UNKNOWN
+    texts, default = texts_of(source), MISSING
     if column.is_number:  # any other number is no label
         default = by_label.pop(OTHER)
-    missing_code = UNKNOWN if completes else by_label.get(None, UNKNOWN)
+    missing_code = MISSING if completes else by_label.get(None, MISSING)
     codes = np.array(
         [missing_code if text is None else by_label.get(text, default) for text in texts],
         dtype=np.int64,
     )
     gone = np.array([text is None for text in texts], dtype=np.bool_)
-    wrong = (codes == UNKNOWN) & ~(gone & completes)
+    wrong = (codes == MISSING) & ~(gone & completes)
     if wrong.any():
         raise _unknown_label(raw, column, texts, wrong)
     return codes

@@ -1,29 +1,32 @@
-"""`Labels`: the distribution of columns of labels, each given those before it."""
+"""`Labels`: the distribution of columns of labels and counts, each given those before it."""
 
 import copy
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from kappaflow.mixed.heads import Head, LabelHead
 
 HIDDEN = 64
 BATCH, EPOCHS, PATIENCE = 256, 60, 6
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
-PSEUDO_COUNT = 0.5  # rows added to each label, so that a rare one has a finite score
+SLOWER = 0.2  # times the learning rate after the first time that patience ends
 
 
 class Labels(nn.Module):
-    r"""The probability of labels, as a product over columns: p(a) p(b | a) p(c | a, b) ...
+    r"""The probability of labels and counts, as a product: p(a) p(b | a) p(c | a, b) ...
 
-    The first column has the frequencies of its labels. Each other one has a small network that
-    reads the columns before it; it starts as the frequencies too.
+    The first column has one distribution. Each other one has a small network that reads the
+    columns before it; it starts as one distribution too.
 
     Args:
-        counts: The number of labels of each column, 1 or more.
+        heads: The form of the distribution of each column; a number stands for so many labels.
 
     Shape:
-        Codes are integers (N, L) from 0 to the number of labels - 1.
+        Codes are integers (N, L): the number of a label, from 0; that of a count from
+        `heads.OFFSET`.
 
     Example:
         >>> labels = Labels([2, 3])
@@ -32,57 +35,56 @@ class Labels(nn.Module):
         torch.Size([4])
     """
 
-    def __init__(self, counts: list[int]) -> None:
+    def __init__(self, heads: Sequence[int | Head]) -> None:
         super().__init__()
-        self.counts = list(counts)
+        every = [LabelHead(h, has_gaps=False) if isinstance(h, int) else h for h in heads]
+        self.heads = nn.ModuleList(every)
+        widths = [head.features for head in every]
         self.networks = nn.ModuleList(
-            _network(1 + sum(counts[:number]), count) for number, count in enumerate(counts)
+            _network(1 + sum(widths[:number]), head.outputs) for number, head in enumerate(every)
         )
+        self.features = sum(widths)
 
-    def one_hot(self, codes: Tensor) -> Tensor:
-        """Returns 0 and 1 for each label of each column, (N, sum of counts), in float32."""
+    @property
+    def _columns(self) -> list[tuple[int, Head, nn.Module]]:
+        heads = [head for head in self.heads if isinstance(head, Head)]
+        return [(i, *pair) for i, pair in enumerate(zip(heads, self.networks, strict=True))]
+
+    def read(self, codes: Tensor) -> Tensor:
+        """Returns the columns as numbers, (N, features), in float32: labels as 0 and 1."""
         return self._read(codes)[:, 1:]
 
     def _read(self, codes: Tensor) -> Tensor:
-        """Returns what a network reads of the first columns of labels, and a 1 before them."""
-        parts = [
-            functional.one_hot(column, count)
-            for column, count in zip(codes.T, self.counts, strict=False)
-        ]
-        return torch.cat([codes.new_ones(len(codes), 1), *parts], dim=1).float()
+        """Returns what a network reads of the first columns, and a 1 before them."""
+        columns = zip(codes.T, self.heads, strict=False)
+        parts = [head.read(column) for column, head in columns]
+        return torch.cat([torch.ones(len(codes), 1), *parts], dim=1)
 
     def each_log_prob(self, codes: Tensor) -> Tensor:
-        """Returns log p of each label given those of the columns before it, (N, L)."""
+        """Returns log p of each value given those of the columns before it, (N, L)."""
         parts = [
-            network(self._read(codes[:, :number])).log_softmax(1).gather(1, codes[:, [number]])
-            for number, network in enumerate(self.networks)
+            head.log_prob(network(self._read(codes[:, :i])), codes[:, i])
+            for i, head, network in self._columns
         ]
-        return torch.cat([torch.zeros(len(codes), 0), *parts], dim=1)
+        return torch.stack([torch.zeros(len(codes)), *parts], dim=1)[:, 1:]
 
     def log_prob(self, codes: Tensor) -> Tensor:
-        """Returns log p of all labels of each row, (N,), in nats."""
+        """Returns log p of all values of each row, (N,), in nats."""
         return self.each_log_prob(codes).sum(1)
 
     @torch.no_grad()
-    def filled(
-        self, codes: Tensor, possible: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Returns rows whose labels of -1 are drawn given those before, and log weights (N,).
+    def filled(self, codes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Returns rows whose codes of -1 are drawn given those before, and log weights (N,).
 
-        The weight of a row is the probability of all its labels over that of the draws: the
-        product over the labels that were there. Labels that are not `possible`, (sum of counts,),
-        have probability 0.
+        The weight of a row is the probability of all its values over that of the draws: the
+        product over the values that were there. It is given that no value is missing.
         """
-        codes, weights, start = codes.clone(), torch.zeros(len(codes)), 0
-        for number, (network, count) in enumerate(zip(self.networks, self.counts, strict=True)):
-            logits = network(self._read(codes[:, :number]))
-            logits = logits.masked_fill(~possible[start : start + count], -math.inf)
-            log_p, column = logits.log_softmax(1), codes[:, number]
-            drawn = torch.multinomial(log_p.exp(), 1, generator=generator)[:, 0]
-            present = log_p.gather(1, column.clamp(min=0)[:, None])[:, 0]
+        codes, weights = codes.clone(), torch.zeros(len(codes))
+        for i, head, network in self._columns:
+            output, column = network(self._read(codes[:, :i])), codes[:, i]
+            present = head.log_prob(output, column, complete=True)
             weights += torch.where(column < 0, 0.0, present)
-            codes[:, number] = torch.where(column < 0, drawn, column)
-            start += count
+            codes[:, i] = torch.where(column < 0, head.sample(output, generator), column)
         return codes, weights
 
     def fit(
@@ -93,27 +95,20 @@ class Labels(nn.Module):
         shares = torch.ones(len(codes)) if weights is None else (weights / weights.mean()).float()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)
-            self._start(codes, shares)
-            if len(self.counts) > 1:
+            for i, head, network in self._columns:
+                nn.init.zeros_(network.get_parameter("2.weight"))
+                with torch.no_grad():
+                    network.get_parameter("2.bias").copy_(head.fit(codes[:, i], shares))
+            if self.networks:
                 self._train(codes, validation, shares, generator)
         return self.eval()
-
-    def _start(self, codes: Tensor, shares: Tensor) -> None:
-        """Sets the probability of each label to its frequency, whatever the columns before are."""
-        for network, column, count in zip(self.networks, codes.T, self.counts, strict=True):
-            totals = torch.bincount(column, shares.double(), count).float() + PSEUDO_COUNT
-            nn.init.zeros_(network.get_parameter("2.weight"))
-            with torch.no_grad():
-                network.get_parameter("2.bias").copy_(totals.log() - totals.sum().log())
 
     def _train(
         self, codes: Tensor, validation: Tensor, shares: Tensor, generator: torch.Generator
     ) -> None:
         """Trains the networks, and keeps the weights of the best epoch."""
-        networks = [
-            parameter for network in self.networks[1:] for parameter in network.parameters()
-        ]
-        optimizer = torch.optim.AdamW(networks, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        rates = {"lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
+        optimizer = torch.optim.AdamW(self.networks.parameters(), **rates)
         best, kept, worse = self._mean(validation), copy.deepcopy(self.state_dict()), 0
         for _ in range(EPOCHS):
             for index in torch.randperm(len(codes), generator=generator).split(BATCH):
@@ -125,8 +120,12 @@ class Labels(nn.Module):
             worse = 0 if value > best else worse + 1
             if value > best:
                 best, kept = value, copy.deepcopy(self.state_dict())
-            if worse >= PATIENCE:
+            if worse < PATIENCE:
+                continue
+            if optimizer.param_groups[0]["lr"] < LEARNING_RATE:
                 break
+            self.load_state_dict(kept)
+            optimizer.param_groups[0]["lr"], worse = SLOWER * LEARNING_RATE, 0
         self.load_state_dict(kept)
 
     @torch.no_grad()
@@ -134,6 +133,5 @@ class Labels(nn.Module):
         return self.log_prob(codes).mean().item() if len(codes) else -math.inf
 
 
-def _network(inputs: int, count: int) -> nn.Sequential:
-    """Returns the logits of a column: one hidden layer, which reads a 1 and the labels before."""
-    return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, count))
+def _network(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, outputs))

@@ -96,8 +96,8 @@ def prepared(
     labels.fit(
         codes[rows[0]], codes[rows[1]], None if shares is None else torch.from_numpy(shares), seed
     )
-    one_hot = labels.one_hot(codes[rows[0]]).double().numpy()
-    proposals.fit(encoded.numbers[rows[0]], one_hot)
+    read = labels.read(codes[rows[0]]).double().numpy()
+    proposals.fit(encoded.numbers[rows[0]], read)
     filled = [
         filled_rows(encoding, at(encoded, index), labels, proposals, part)
         for part, index in zip(parts, rows, strict=True)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from kappaflow.domains import Interval
+from kappaflow.mixed.curves import KNOTS, interpolated, knots_of, levels
 
-KNOTS = 64  # quantiles that the curve of a column passes through
 ROUNDS = 15  # of expectation and maximization
 RIDGE = 1e-3  # added to variances of 1
 DEGREES = 5.0  # of freedom of the draws: proposals need wider tails than what they stand for
@@ -45,13 +45,13 @@ class Proposals(nn.Module):
         self.register_buffer("mean", torch.zeros(labels + columns, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(labels + columns, dtype=torch.float64))
 
-    def fit(self, numbers: np.ndarray, one_hot: np.ndarray) -> "Proposals":
+    def fit(self, numbers: np.ndarray, read: np.ndarray) -> "Proposals":
         """Returns the proposals, fitted to rows (N, D) with NaN where a number is missing."""
         for number, domain in enumerate(self.domains):
             column = torch.from_numpy(numbers[np.isfinite(numbers[:, number]), number])
-            self.knots[number] = torch.from_numpy(_knots(_unbounded(column, domain).numpy()))
+            self.knots[number] = torch.from_numpy(knots_of(_unbounded(column, domain).numpy()))
         scores = self.scores(torch.from_numpy(numbers)).numpy()
-        mean, covariance = _moments(np.hstack([one_hot, scores]))
+        mean, covariance = _moments(np.hstack([read, scores]))
         self.mean.copy_(torch.from_numpy(mean))
         self.covariance.copy_(torch.from_numpy(covariance))
         self._conditional.cache_clear()
@@ -60,7 +60,7 @@ class Proposals(nn.Module):
     def scores(self, numbers: Tensor) -> Tensor:
         """Returns normal scores of numbers (N, D); NaN stays NaN."""
         columns = [
-            _interpolated(_unbounded(column, domain), knots, _levels())[0]
+            interpolated(_unbounded(column, domain), knots, levels())[0]
             for column, domain, knots in zip(numbers.T, self.domains, self.knots, strict=True)
         ]
         return torch.stack(columns, dim=1)
@@ -69,21 +69,21 @@ class Proposals(nn.Module):
         """Returns the numbers of normal scores (N, D), and log |d score / d number| of each."""
         values, slopes = torch.empty_like(scores), torch.empty_like(scores)
         for number, (domain, knots) in enumerate(zip(self.domains, self.knots, strict=True)):
-            points, log_slope = _interpolated(scores[:, number], _levels(), knots)
+            points, log_slope = interpolated(scores[:, number], levels(), knots)
             values[:, number], more = _bounded(points, domain)
             slopes[:, number] = -log_slope - more
         return values, slopes
 
     @torch.no_grad()
     def drawn(
-        self, numbers: Tensor, one_hot: Tensor, missing: Tensor, generator: torch.Generator
+        self, numbers: Tensor, read: Tensor, missing: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Returns rows (N, D) whose missing numbers are drawn, and the log-density (N,) of these.
 
         `missing` (N, D) says which; all others have to be finite.
         """
         result, log_q = numbers.clone(), torch.zeros(len(numbers), dtype=torch.float64)
-        known = torch.cat([one_hot.double(), self.scores(numbers)], dim=1) - self.mean
+        known = torch.cat([read.double(), self.scores(numbers)], dim=1) - self.mean
         patterns, index = torch.unique(missing, dim=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
             if not pattern.any():
@@ -122,13 +122,6 @@ class Proposals(nn.Module):
         return slopes, WIDER * torch.linalg.cholesky(left)
 
 
-def _interpolated(points: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns points (N,) on straight lines from knots to knots, and the logs of their slopes."""
-    cell = (torch.searchsorted(start, points.contiguous()) - 1).clamp(0, KNOTS - 2)
-    slope = (end[cell + 1] - end[cell]) / (start[cell + 1] - start[cell])
-    return end[cell] + slope * (points - start[cell]), slope.log()
-
-
 def _unbounded(column: Tensor, domain: Interval | None) -> Tensor:
     """Returns the values of a column without the ends of its domain, by logarithms."""
     if domain is None:
@@ -150,23 +143,6 @@ def _bounded(points: Tensor, domain: Interval | None) -> tuple[Tensor, Tensor]:
         return high - (-points).exp(), -points
     slope = math.log(high - low) + logsigmoid(points) + logsigmoid(-points)
     return low + (high - low) * points.sigmoid(), slope
-
-
-def _levels() -> Tensor:
-    """Returns the normal scores of the knots of a curve."""
-    shares = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) / KNOTS
-    return torch.special.ndtri(shares)
-
-
-def _knots(column: np.ndarray) -> np.ndarray:
-    """Returns quantiles of a column, moved apart where they are equal, so that all ascend."""
-    if not len(column):
-        return np.arange(KNOTS, dtype=np.float64)
-    quantiles = np.quantile(column, (np.arange(KNOTS) + 0.5) / KNOTS)
-    width = max(np.ptp(column), 1e-6 * max(1.0, float(np.abs(column).max())))
-    least = 1e-3 * width / KNOTS
-    steps = np.maximum(np.diff(quantiles), least)
-    return quantiles[0] + np.concatenate([[0.0], np.cumsum(steps)])
 
 
 def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -131,7 +131,7 @@ class FilledBatches:
         self.weights = self._static.weights
         context = rows.table.context
         width = rows.proposals.labels
-        self._one_hot = (
+        self._read = (
             torch.zeros(len(rows), width) if context is None else torch.from_numpy(context)
         )
         self._filled = torch.from_numpy(rows.table.values.copy())
@@ -163,8 +163,8 @@ class FilledBatches:
         self, rows: Tensor, now: Tensor, gaps: Gaps, batch: Batch, generator: torch.Generator
     ) -> Tensor:
         """Returns rows after a step of Metropolis and Hastings for their missing numbers."""
-        centers, one_hot = self._centers[rows], self._one_hot[rows]
-        drawn, log_q = self.rows.proposals.drawn(centers, one_hot, gaps.missing, generator)
+        centers, read = self._centers[rows], self._read[rows]
+        drawn, log_q = self.rows.proposals.drawn(centers, read, gaps.missing, generator)
         proposed = torch.where(gaps.missing, drawn, now)
         context = None if batch.context is None else batch.context.repeat(2, 1)
         with evaluation_mode(self.flow):
@@ -186,12 +186,15 @@ def _shortened(values: Tensor) -> Tensor:
 
 
 def context_names(encoding: Encoding) -> tuple[str, ...]:
-    """Returns the names of the labels as columns of 0 and 1, such as "region=north"."""
-    return tuple(
-        f"{name}{SIGN}{'' if label is None else label}"
-        for name, labels in zip(encoding.label_columns, encoding.labels, strict=True)
-        for label in labels
-    )
+    """Returns the names of labels as columns of 0 and 1, such as "region=north", and of counts."""
+    names = list[str]()
+    for column in encoding.coded:
+        texts = ["missing" if label is None else label for label in column.labels]
+        if column.is_count:
+            names.append(f"{column.name}, as normal score")
+            texts = ["missing"] if column.has_gaps else []
+        names += [f"{column.name}{SIGN}{text}" for text in texts]
+    return tuple(names)
 
 
 def filled_rows(
@@ -200,16 +203,16 @@ def filled_rows(
     """Returns rows with their gaps filled once; `like` has their weights, numbers and source."""
     generator = torch.Generator().manual_seed(SEED)
     codes, numbers = torch.from_numpy(encoded.codes), torch.from_numpy(encoded.numbers)
-    one_hot, gaps = labels.one_hot(codes), gaps_of(numbers, codes, encoding)
+    read, gaps = labels.read(codes), gaps_of(numbers, codes, encoding)
     values, _ = blurred(numbers, gaps, proposals, generator)
-    drawn, _ = proposals.drawn(values, one_hot, gaps.missing, generator)
+    drawn, _ = proposals.drawn(values, read, gaps.missing, generator)
     values = torch.where(gaps.missing | gaps.replaced, _shortened(drawn), drawn)
     names = context_names(encoding)
     table = replace(
         like,
         values=values.numpy(),
         columns=encoding.numbers,
-        context=one_hot.double().numpy() if names else None,
+        context=read.double().numpy() if names else None,
         context_columns=names,
         grids=encoding.grids,
         integer_columns=tuple(encoding.grids),

@@ -21,7 +21,8 @@ from kappaflow.data.raw import READ_ALL, RawTable
 from kappaflow.errors import ArgumentError, DataError, FileError
 from kappaflow.files import load, load_tensors, save
 from kappaflow.flows import Flow
-from kappaflow.mixed.encoding import Encoded, Encoding
+from kappaflow.mixed.encoding import ColumnEncoding, Encoded, Encoding
+from kappaflow.mixed.heads import CountHead, Head, LabelHead
 from kappaflow.mixed.labels import Labels
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import blurred, gaps_of
@@ -137,11 +138,11 @@ class TableModel:
     def sample(self, n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
         """Returns a frame of n sampled rows: complete, with the dtypes of the table."""
         generator = torch.Generator().manual_seed(natural_int("seed", seed))
-        empty = torch.full((positive_int("n", n), len(self.labels.counts)), -1)
-        codes, _ = self.labels.filled(empty, self.possible, generator)
+        empty = torch.full((positive_int("n", n), len(self.encoding.label_columns)), -1)
+        codes, _ = self.labels.filled(empty, generator)
         numbers = torch.zeros(n, 0, dtype=torch.float64)
         if self.flow is not None:
-            context = _context(self.flow, self.labels.one_hot(codes))
+            context = _context(self.flow, self.labels.read(codes))
             drawn = (
                 self.flow.sample(n, generator=generator)
                 if context is None
@@ -296,26 +297,26 @@ class TableModel:
                 torch.from_numpy(values[part]).repeat_interleave(draws, dim=0)
                 for values in (rows.numbers, rows.codes)
             )
-            codes, log_w = self.labels.filled(codes, self.possible, generator)
+            codes, log_w = self.labels.filled(codes, generator)
             log_w = log_w.double()
             gaps = gaps_of(numbers, codes, self.encoding)
             numbers, log_q = blurred(numbers, gaps, self.proposals, generator)
             log_w -= log_q
-            one_hot = self.labels.one_hot(codes)
-            numbers, log_q = self.proposals.drawn(numbers, one_hot, gaps.missing, generator)
-            log_w += self._log_prob(numbers, one_hot) - log_q
+            read = self.labels.read(codes)
+            numbers, log_q = self.proposals.drawn(numbers, read, gaps.missing, generator)
+            log_w += self._log_prob(numbers, read) - log_q
             x, labels = (
                 values.view(len(codes) // draws, draws, values.shape[1])
                 for values in (numbers, codes)
             )
             yield x, labels, log_w.view(-1, draws)
 
-    def _log_prob(self, numbers: Tensor, one_hot: Tensor) -> Tensor:
+    def _log_prob(self, numbers: Tensor, read: Tensor) -> Tensor:
         """Returns log p of numbers given labels, (N,); -inf where it is not a number."""
         if self.flow is None:
             return torch.zeros(len(numbers), dtype=torch.float64)
         flow, parts = self.flow, []
-        for x, labels in zip(numbers.split(AT_ONCE), one_hot.split(AT_ONCE), strict=True):
+        for x, labels in zip(numbers.split(AT_ONCE), read.split(AT_ONCE), strict=True):
             log_p = flow.log_prob(x.to(flow.device, flow.dtype), _context(flow, labels))
             parts.append(log_p.double().cpu().nan_to_num(-math.inf, -math.inf, -math.inf))
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
@@ -325,19 +326,18 @@ class TableModel:
         missing = np.zeros(numbers.shape, dtype=np.bool_)
         return self.encoding.decode(Encoded(numbers.numpy(), codes.numpy(), missing), self.like)
 
-    @property
-    def possible(self) -> Tensor:
-        """Which labels a complete row can have, (K,): all but those of missing values."""
-        return torch.tensor(
-            [label is not None for labels in self.encoding.labels for label in labels],
-            dtype=torch.bool,
-        )
-
 
 def new_parts(encoding: Encoding) -> tuple[Labels, Proposals]:
     """Returns the labels and the proposals of a table, not fitted yet."""
-    counts = [len(labels) for labels in encoding.labels]
-    return Labels(counts), Proposals(encoding.domains, sum(counts))
+    labels = Labels([_head(column) for column in encoding.coded])
+    return labels, Proposals(encoding.domains, labels.features)
+
+
+def _head(column: ColumnEncoding) -> Head:
+    if not column.is_count:
+        return LabelHead(len(column.labels), has_gaps=None in column.labels)
+    ends = column.grid is not None and column.grid.low in {0.0, 1.0}
+    return CountHead(has_gaps=column.has_gaps, ends=ends)
 
 
 def _raw(data: Any) -> RawTable:  # noqa: ANN401
@@ -372,9 +372,9 @@ def _chosen(
     return chosen, float(1 / (shares**2).sum())
 
 
-def _context(flow: Flow, one_hot: Tensor) -> Tensor | None:
+def _context(flow: Flow, read: Tensor) -> Tensor | None:
     """Returns labels as the context of a flow; None for a flow without one."""
-    return one_hot.to(flow.device, flow.dtype) if one_hot.shape[1] else None
+    return read.to(flow.device, flow.dtype) if read.shape[1] else None
 
 
 def _filled_in(

@@ -356,8 +356,7 @@ class _Race:
         share = watch.processor_share
         limit = OF_RACE * self._time_limit(racers, search.seconds, steps, share)
         left = max(0.0, steps - sum(racer.step for racer in racers))
-        ranked = raced(racers, watch.started + limit, left, share, show)
-        ranked = preferred(ranked, self._seconds_left(ranked[0], watch.seconds))
+        ranked = preferred(raced(racers, watch.started + limit, left, share, show))
         winner = ranked[0]
         if math.isinf(winner.nll):
             raise NumericalError(NONE_TRAINED)
@@ -438,12 +437,6 @@ class _Race:
         step_s = float(np.median([racer.step_s for racer in racers])) / max(share, 1e-9)
         training = min(limit, racers[0].training.objective.steps * step_s)
         return min(self._limit(seconds), OF_TRAINING * training, most_steps * step_s)
-
-    def _seconds_left(self, racer: Racer, used: float) -> float:
-        """Returns for how many seconds the winner will be trained, at most."""
-        most = (self.settings.max_time_s or math.inf) - used
-        steps = racer.training.objective.steps - racer.step
-        return max(0.0, min(most, steps * racer.step_s))
 
     def _limit(self, seconds: float) -> float:
         """Returns the time of the search by the limits that were given."""

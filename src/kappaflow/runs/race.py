@@ -32,11 +32,11 @@ from kappaflow.training.progress import Bar
 from kappaflow.training.session import TrainingState
 
 RISE = 100  # steps over which the learning rate rises
-ROUNDS, LEAST_STEPS = 5, 20  # most rounds of a race; fewest steps of a model in one
+ROUNDS, LEAST_STEPS = 4, 20  # most rounds of a race; fewest steps of a model in one
 CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
 OVERFIT_DECAY = 1.0  # weight decay of a model of one normal base once it overfits
 TIED = 0.01  # most nats between two models of which the better conditioned one wins
-MOST_RATIO = 0.75  # of the gain of a doubling of the training to that of the one before
+MOST_RATIO = 0.5  # of the gain of a doubling of the training to that of the one before
 DECAY = 0.1  # weight decay of autoregressive layers before that
 Starts = dict[str, list[dict[str, Tensor]]]  # states of fitted layers by the kind of start
 
@@ -256,17 +256,18 @@ class Racer:
         """The nats by which the second half of the training so far lowered the NLL."""
         return self.gains[1]
 
-    def forecast(self, doublings: float) -> float:
-        """Returns the NLL after some doublings of the training.
+    @property
+    def forecast(self) -> float:
+        """The NLL that a long training tends to.
 
-        Each gains less than the one before, by the ratio of the last two gains so far. With fewer
-        than four epochs that is not known, and no gain is counted.
+        Each doubling of a training gains less than the one before, by the ratio of its last two
+        gains. With fewer than four epochs that is not known, and no gain is counted.
         """
         before, last = self.gains
         if not (math.isfinite(before) and math.isfinite(last) and before > 0):
             return self.nll
         ratio = min(MOST_RATIO, max(0.0, last / before))
-        return self.nll - last * ratio * (1 - ratio**doublings) / (1 - ratio)
+        return self.nll - last * ratio / (1 - ratio)
 
     @property
     def weights(self) -> Tensor | None:
@@ -315,14 +316,17 @@ class Stopwatch:
 
 
 def raced(racers: list[Racer], end: float, steps: float, share: float, show: Bar) -> list[Racer]:
-    """Returns all models, the best first; rounds eliminate those that are certainly worse.
+    """Returns all models, the best first; rounds eliminate the worst.
+
+    Those leave that are certainly worse, and those with the worst forecasts, so that two are left
+    for the last round.
 
     All models in a round are trained for the same processor time. How much it is follows from the
     time left until the clock reads `end`, and from the processor's share in the round before
     (`share` before the first). `steps` limits the steps of all models together. The race ends
     early with one model left.
     """
-    out: list[Racer] = []
+    out, entrants = list[Racer](), len(racers)
     of_a_round = LEAST_STEPS * len(racers) * max(racer.step_s for racer in racers)
     rounds = min(ROUNDS, max(1, int(share * (end - loop.clock()) / of_a_round)))
     for number in range(rounds):
@@ -337,16 +341,18 @@ def raced(racers: list[Racer], end: float, steps: float, share: float, show: Bar
             racer.round += 1
         steps -= sum(racer.step for racer in racers) - before
         share = watch.processor_share
-        racers, behind = _compared(racers)
+        most = max(2, math.ceil(entrants ** (1 - (number + 1) / rounds)))
+        racers, behind = _compared(racers, most if number + 1 < rounds else entrants)
         out = behind + out
     return racers + out
 
 
-def _compared(racers: list[Racer]) -> tuple[list[Racer], list[Racer]]:
+def _compared(racers: list[Racer], most: int) -> tuple[list[Racer], list[Racer]]:
     """Returns the models that stay in a race and those that leave it, each the best first.
 
     A model leaves if it is worse than the best by more than two standard errors of the difference,
-    row by row, and by more than the second half of its training gained.
+    row by row, and by more than the second half of its training gained. Of the others, the `most`
+    with the best forecasts stay.
     """
     best, *others = sorted(racers, key=lambda racer: racer.nll)
     stay, leave = [best], list[Racer]()
@@ -357,11 +363,13 @@ def _compared(racers: list[Racer]) -> tuple[list[Racer], list[Racer]]:
             least = max(CERTAIN * standard_error(gap, best.weights), racer.gain)
             is_worse = mean(gap, best.weights) > least
         (leave if is_worse else stay).append(racer)
-    return stay, leave
+    kept = sorted(stay, key=lambda racer: racer.forecast)[:most]
+    leave += [racer for racer in stay if racer not in kept]
+    return [r for r in stay if r in kept], sorted(leave, key=lambda racer: racer.nll)
 
 
-def preferred(ranked: list[Racer], seconds: float) -> list[Racer]:
-    """Returns the models with the winner first, which will be trained for some more seconds.
+def preferred(ranked: list[Racer]) -> list[Racer]:
+    """Returns the models with the winner first.
 
     The best is the one with the lowest forecast. Of the models in the last round that are as good
     as it, up to one standard error of the difference and 0.01 nats, the best conditioned wins.
@@ -371,14 +379,11 @@ def preferred(ranked: list[Racer], seconds: float) -> list[Racer]:
     ]
     if len(last) < 2:
         return ranked
-    forecasts = {
-        racer: racer.forecast(math.log2(1 + seconds / max(racer.seconds, 1e-9))) for racer in last
-    }
-    best, weights = min(last, key=forecasts.__getitem__), ranked[0].weights
+    best, weights = min(last, key=lambda racer: racer.forecast), ranked[0].weights
     tied = [best]
     for racer in last:
         error = standard_error(best.scores() - racer.scores(), weights)
-        if racer is not best and forecasts[racer] - forecasts[best] <= min(error, TIED):
+        if racer is not best and racer.forecast - best.forecast <= min(error, TIED):
             tied.append(racer)
     for racer in tied if len(tied) > 1 else ():
         racer.measure_condition()
