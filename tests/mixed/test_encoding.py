@@ -16,6 +16,7 @@ from kappaflow.data.load import read_source
 from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.mixed import Encoded, Encoding, detect_kinds
+from kappaflow.mixed.heads import MISSING, OFFSET
 
 ROWS = 400
 
@@ -105,7 +106,7 @@ def test_a_pandas_frame_is_the_same_after_encoding_and_decoding():
     pandas_equal(decoded, expected, rtol=0, atol=0)
 
 
-def test_columns_become_numbers_labels_or_both():
+def test_columns_become_numbers_codes_or_both():
     """Frequent values are labels; cells are as wide as the resolution of rounded columns."""
     encoding = fitted(polars_frame())
     steps = dict(zip(encoding.numbers, encoding.steps, strict=True))
@@ -113,7 +114,6 @@ def test_columns_become_numbers_labels_or_both():
         "height": 0.0,
         "single": 0.0,
         "rounded": 0.1,
-        "age": 1.0,
         "joined": 1.0,
         "seen": 0.0,
         "gain": 0.0,
@@ -121,13 +121,56 @@ def test_columns_become_numbers_labels_or_both():
         "debt": 0.0,
     }
     assert dict(zip(encoding.label_columns, encoding.labels, strict=True)) == {
-        "children": ("0", "1", "2", "3"),
+        "age": (),
+        "children": (),
         "member": ("false", "true"),
         "region": ("east", "north", "south"),
         "answer": ("no", "yes", None),
         "gain": ("other", "0"),
         "debt": ("other", "0", None),
     }
+
+
+@pytest.mark.parametrize(
+    ("numbers", "is_count", "is_number"),
+    [
+        (np.arange(40) % 5, True, False),
+        (np.arange(40) * 50 % 1950, True, False),
+        (np.arange(40) % 2, False, False),  # two values
+        (np.array([1, 10, 100, 1000] * 10), False, False),  # few, far apart
+        (np.arange(40) * 7919 % 40_009, False, True),  # of so many the steps hardly show
+    ],
+)
+def test_whole_numbers_are_counts_labels_or_rounded_numbers(numbers, is_count, is_number):
+    """Counts keep steps and a range, so that a new value has a code too."""
+    frame = pl.DataFrame({"n": numbers, "x": np.linspace(0, 1, 40) ** 2})
+    column = fitted(frame, n="integer").columns[0]
+    assert (column.is_count, column.is_number) == (is_count, is_number)
+    assert bool(column.labels) == (not is_count and not is_number)
+
+
+def test_counts_are_steps_from_the_least_one_and_missing_ones_are_minus_one():
+    """A value beyond the range of the fitted rows has a code; one between the steps is refused."""
+    frame = pl.DataFrame({"n": np.arange(40) % 8 * 5 + 10, "x": np.linspace(0, 1, 40) ** 2})
+    encoding = fitted(frame)
+    other = pl.DataFrame({"n": [10, 20, None, 100, 5], "x": [0.1, 0.2, 0.3, 0.4, 0.5]})
+    encoded = encoding.encode(read(other))
+    assert (encoded.codes[:, 0] - OFFSET).tolist() == [0, 2, MISSING - OFFSET, 18, -1]
+    assert encoding.decode(encoded)["n"].to_list() == other["n"].to_list()
+    with pytest.raises(DataError, match=r"'n' .* holds 12.0 at row 1, where .* steps of 5"):
+        encoding.encode(read(other.with_columns(n=pl.lit(12))))
+
+
+def test_a_table_of_counts_has_one_number_for_a_flow():
+    """The one of most values; counts of few values stay counts."""
+    frame = pl.DataFrame({
+        "a": np.arange(60) % 30,
+        "b": np.arange(60) % 20,
+        "c": np.arange(60) % 5,
+    })
+    encoding = fitted(frame, a="integer", b="integer", c="integer")
+    assert (encoding.numbers, encoding.label_columns) == (("a",), ("b", "c"))
+    assert fitted(frame.select("c")).numbers == ()
 
 
 def test_missing_numbers_differ_from_those_that_a_label_replaces():
@@ -155,16 +198,16 @@ def test_an_encoding_is_the_same_after_json():
 
 
 def test_samples_of_rounded_columns_are_moved_to_values_within_the_range():
-    """Integers lie between the observed ends, dates between the first and the last."""
+    """Dates lie between the first and the last one."""
     frame = polars_frame()
     encoding = fitted(frame)
     encoded = encoding.encode(read(frame))
     noise = np.random.default_rng(1).uniform(-0.04, 0.04, encoded.numbers.shape)
     noisy = encoding.decode(replace(encoded, numbers=encoded.numbers + noise))
-    for name in ("rounded", "age", "joined"):
+    for name in ("rounded", "joined"):
         assert noisy[name].equals(frame[name])
     far = encoding.decode(replace(encoded, numbers=np.full_like(encoded.numbers, 1e6)))
-    for name in ("age", "joined", "seen"):
+    for name in ("joined", "seen"):
         assert far[name].unique().to_list() == [frame[name].max()]
 
 
@@ -225,7 +268,7 @@ SMALL = pl.DataFrame({"x": np.linspace(0.1, 0.9, 40) ** 2, "region": ["a", "b"] 
     [
         (
             {"region": ["a", "c"] * 20},
-            r"the label 'c' at row 2, and 19 more.* are 'a', 'b', and no",
+            r"the label 'c' at row 2, and 19 more.* are 'a', 'b'\.",
         ),
         ({"region": ["a", None] * 20}, r"'region' of the data frame has no value at row 2"),
         ({"x": ["u", "v"] * 20}, r"column 'x' .* of type String, where the fitted .* numbers"),
@@ -316,7 +359,7 @@ def test_frequent_values_of_float32_are_labels_with_their_shortest_text():
     assert encoding.labels == (("other", "0.1"),)
     polars_equal(encoding.decode(encoding.encode(read(frame))), frame, abs_tol=0, rel_tol=0)
     changed = frame.with_columns(x=pl.when(pl.int_range(200) != 5).then("x"))
-    with pytest.raises(DataError, match=r"no value at row 6; the labels .* are '0\.1', and no"):
+    with pytest.raises(DataError, match=r"no value at row 6; the labels .* are '0\.1'\."):
         encoding.encode(read(changed))
     encoded = encoding.encode(read(changed), completes=True)
     assert encoded.codes[:7, 0].tolist() == [1, 0, 0, 1, 0, -1, 1]

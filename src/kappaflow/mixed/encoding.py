@@ -40,7 +40,6 @@ MOST_STEPS = 2_000  # from the least to the largest count: of more, the steps ha
 SPARSE = 3  # times as many steps as values: such whole numbers are labels, if they are few
 FEW = 12  # most different whole numbers that are labels
 OTHER = "other"  # label of the rows in which no label stands for the number
-_MISSING = ("no value is missing", "a missing value")
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class ColumnEncoding(BaseModel):
     Args:
         name: The name of the column.
         kind: Its kind.
+        about: What it holds and how it is modeled, for messages.
         type: The type that decoded values have.
         is_number: Whether it has a number.
         labels: Its labels, None for missing values; none if it has no label. A column with a
@@ -83,6 +83,7 @@ class ColumnEncoding(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     kind: Kind
+    about: str
     type: SourceType
     is_number: bool = False
     labels: tuple[str | None, ...] = ()
@@ -123,7 +124,10 @@ class Encoding(BaseModel):
         """
         _check_columns(raw, [kind.name for kind in kinds])
         columns = [_fit(raw, plain(raw.columns[kind.name]), kind) for kind in kinds]
-        return cls(columns=tuple(_with_a_number(raw, columns)))
+        columns = [
+            c.model_copy(update={"about": c.about + _how(c)}) for c in _with_a_number(columns)
+        ]
+        return cls(columns=tuple(columns))
 
     @property
     def _number_columns(self) -> list[ColumnEncoding]:
@@ -260,7 +264,19 @@ class Encoding(BaseModel):
         return series_of_numbers(column.name, numbers, column.type)
 
 
-def _with_a_number(raw: RawTable, columns: list[ColumnEncoding]) -> list[ColumnEncoding]:
+def _how(column: ColumnEncoding) -> str:
+    """Returns a clause on how a column is modeled, where its kind does not tell."""
+    if column.is_number and column.labels:
+        values = [label for label in column.labels[1:] if label is not None]
+        return f"; {' and '.join(values)} {'is a label' if len(values) == 1 else 'are labels'}"
+    if column.labels and column.kind not in {"category", "boolean"}:
+        return "; its values are labels"
+    if column.is_number and column.grid is not None and column.time is None:
+        return f"; rounded to {column.grid.step:g}"
+    return ""
+
+
+def _with_a_number(columns: list[ColumnEncoding]) -> list[ColumnEncoding]:
     """Returns columns of which one has a number for a flow, if one is a count of many values."""
     counts = [c for c in columns if c.is_count and c.grid is not None]
     if not counts or any(column.is_number for column in columns):
@@ -281,7 +297,10 @@ def _fit(raw: RawTable, column: Column, kind: ColumnKind) -> ColumnEncoding:
     """Returns the encoding of a column."""
     is_date = kind.kind == "date"
     base = ColumnEncoding(
-        name=column.name, kind=kind.kind, type=source_type(column, is_date=is_date)
+        name=column.name,
+        kind=kind.kind,
+        about=str(kind),
+        type=source_type(column, is_date=is_date),
     )
     if kind.kind in {"identifier", "left_out"}:
         return base
@@ -454,5 +473,5 @@ def _unknown_label(
     names = quoted([label for label in known if label is not None])
     return DataError(
         f"column '{column.name}' of {raw.subject} has {what} at {raw.name_row(row)}{also}; the "
-        f"labels of the fitted table are {names}, and {_MISSING[None in column.labels]}."
+        f"labels of the fitted table are {names}."
     )

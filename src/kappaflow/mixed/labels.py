@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,8 @@ class Labels(nn.Module):
 
     def _read(self, codes: Tensor) -> Tensor:
         """Returns what a network reads of the first columns, and a 1 before them."""
-        columns = zip(codes.T, self.heads, strict=False)
-        parts = [head.read(column) for column, head in columns]
+        columns = zip(codes.T, self._columns, strict=False)
+        parts = [head.read(column) for column, (_, head, _) in columns]
         return torch.cat([torch.ones(len(codes), 1), *parts], dim=1)
 
     def each_log_prob(self, codes: Tensor) -> Tensor:
@@ -88,9 +88,17 @@ class Labels(nn.Module):
         return codes, weights
 
     def fit(
-        self, codes: Tensor, validation: Tensor, weights: Tensor | None = None, seed: int = 0
+        self,
+        codes: Tensor,
+        validation: Tensor,
+        weights: Tensor | None = None,
+        seed: int = 0,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> "Labels":
-        """Returns the distribution, fitted to rows; validation rows decide when to stop."""
+        """Returns the distribution, fitted to rows.
+
+        Validation rows decide when to stop, and `is_over`, which is called before each epoch.
+        """
         generator = torch.Generator().manual_seed(seed)
         shares = torch.ones(len(codes)) if weights is None else (weights / weights.mean()).float()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -100,17 +108,25 @@ class Labels(nn.Module):
                 with torch.no_grad():
                     network.get_parameter("2.bias").copy_(head.fit(codes[:, i], shares))
             if self.networks:
-                self._train(codes, validation, shares, generator)
+                self._train(codes, validation, shares, generator, is_over)
         return self.eval()
 
     def _train(
-        self, codes: Tensor, validation: Tensor, shares: Tensor, generator: torch.Generator
+        self,
+        codes: Tensor,
+        validation: Tensor,
+        shares: Tensor,
+        generator: torch.Generator,
+        is_over: Callable[[], bool],
     ) -> None:
         """Trains the networks, and keeps the weights of the best epoch."""
-        rates = {"lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
-        optimizer = torch.optim.AdamW(self.networks.parameters(), **rates)
+        optimizer = torch.optim.AdamW(
+            self.networks.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
+        )
         best, kept, worse = self._mean(validation), copy.deepcopy(self.state_dict()), 0
         for _ in range(EPOCHS):
+            if is_over():
+                break
             for index in torch.randperm(len(codes), generator=generator).split(BATCH):
                 optimizer.zero_grad()
                 loss = -(self.log_prob(codes[index]) * shares[index]).mean()

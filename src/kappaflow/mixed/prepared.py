@@ -1,6 +1,6 @@
 """A source of mixed columns, encoded, split and completed: what a table model is fitted to."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,8 +83,12 @@ def prepared(
     fractions: tuple[float, ...],
     seed: int,
     weights: FloatArray | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> MixedParts:
-    """Returns the parts of a table; equal rows are in one part."""
+    """Returns the parts of a table; equal rows are in one part.
+
+    The training of the labels ends when `is_over`.
+    """
     detected = detect_kinds(raw, kinds)
     encoding = Encoding.fit(raw, detected)
     encoded = encoding.encode(raw)
@@ -93,9 +97,8 @@ def prepared(
     labels, proposals = new_parts(encoding)
     codes = torch.from_numpy(encoded.codes)
     shares = parts[0].weights
-    labels.fit(
-        codes[rows[0]], codes[rows[1]], None if shares is None else torch.from_numpy(shares), seed
-    )
+    counts = None if shares is None else torch.from_numpy(shares)
+    labels.fit(codes[rows[0]], codes[rows[1]], counts, seed, is_over)
     read = labels.read(codes[rows[0]]).double().numpy()
     proposals.fit(encoded.numbers[rows[0]], read)
     filled = [
@@ -113,7 +116,7 @@ def prepared(
         tuple(raw.select(np.isin(np.arange(raw.row_count), index)) for index in rows),
         filled[0],
         domains,
-        (*raw.notes, *map(str, detected)),
+        (*raw.notes, *(column.about for column in encoding.columns)),
         (*_warnings(tables[0], domains), *few_to_train_on(len(tables[0]))),
     )
 

@@ -74,6 +74,15 @@ class Proposals(nn.Module):
             slopes[:, number] = -log_slope - more
         return values, slopes
 
+    def wrapped(self, numbers: Tensor) -> Tensor:
+        """Returns numbers (N, D) whose circles have one turn."""
+        numbers = numbers.clone()
+        for number, domain in enumerate(self.domains):
+            if domain is not None and domain.circular:
+                low, high = domain.low or 0.0, domain.high or 0.0
+                numbers[:, number] = low + (numbers[:, number] - low) % (high - low)
+        return numbers
+
     @torch.no_grad()
     def drawn(
         self, numbers: Tensor, read: Tensor, missing: Tensor, generator: torch.Generator

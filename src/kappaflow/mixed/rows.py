@@ -68,6 +68,7 @@ def blurred(
     if cells.any():
         noise = torch.rand(numbers.shape, dtype=torch.float64, generator=generator) - 0.5
         numbers = torch.where(cells, numbers + gaps.steps * noise, numbers)
+        numbers = proposals.wrapped(numbers)
         log_q -= torch.where(cells, gaps.steps.clamp(min=1e-300).log(), 0.0).sum(1)
     return numbers, log_q
 

@@ -96,7 +96,7 @@ class TableModel:
         self.flow, self.like = None if flow is None else flow.eval(), like
 
     def __repr__(self) -> str:
-        lines = "\n".join(f"    {column}" for column in self.encoding.columns)
+        lines = "\n".join(f"    {column.about}" for column in self.encoding.columns)
         return f"TableModel(\n{lines}\n)"
 
     def log_prob(
@@ -129,6 +129,7 @@ class TableModel:
             again = results[1] > UNCERTAIN
             results[:, again] = self._scores(at(rows, again), MORE * DRAWS, seed)
         results[2, ~gaps] = math.inf
+        results[:2, np.hstack([rows.missing, rows.codes < 0]).all(1)] = 0.0  # nothing is there
         return RowScores(*results)
 
     def _scores(self, rows: Encoded, draws: int, seed: int) -> NDArray[np.float64]:
@@ -140,15 +141,8 @@ class TableModel:
         generator = torch.Generator().manual_seed(natural_int("seed", seed))
         empty = torch.full((positive_int("n", n), len(self.encoding.label_columns)), -1)
         codes, _ = self.labels.filled(empty, generator)
-        numbers = torch.zeros(n, 0, dtype=torch.float64)
-        if self.flow is not None:
-            context = _context(self.flow, self.labels.read(codes))
-            drawn = (
-                self.flow.sample(n, generator=generator)
-                if context is None
-                else self.flow.sample(1, context, generator=generator)[0]
-            )
-            numbers = drawn.double().cpu()
+        parts = self.labels.read(codes).split(AT_ONCE)
+        numbers = torch.cat([self._samples(part, generator) for part in parts])
         return self._frame(numbers, codes)
 
     def sample_given(self, given: Mapping[str, Any], n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
@@ -163,6 +157,7 @@ class TableModel:
             ArgumentError: A name is not a column, or a value is not possible.
             DataError: So few of the draws agree with the values that samples would repeat a few.
         """
+        import narwhals as nw
         import polars as pl
 
         unknown = [name for name in given if name not in self.names]
@@ -182,7 +177,13 @@ class TableModel:
                 f"only {size:.1f} of {count:,} draws agree with the given values, which are far "
                 "from the training rows: give fewer values, or values nearer to them."
             )
-        return self._frame(numbers[0, chosen], codes[0, chosen])
+        frame = nw.from_native(self._frame(numbers[0, chosen], codes[0, chosen]), eager_only=True)
+        kept = [
+            nw.new_series(name, [value] * n, backend=frame.implementation).cast(frame[name].dtype)
+            for name, value in given.items()
+            if name in self.encoding.numbers  # whose cells end with the fitted rows
+        ]
+        return frame.with_columns(*kept).to_native()
 
     def impute(self, data: Any, *, seed: int = 0) -> Completed:  # noqa: ANN401
         """Returns the rows of a frame with each gap filled by a draw given the rest of its row.
@@ -303,13 +304,36 @@ class TableModel:
             numbers, log_q = blurred(numbers, gaps, self.proposals, generator)
             log_w -= log_q
             read = self.labels.read(codes)
-            numbers, log_q = self.proposals.drawn(numbers, read, gaps.missing, generator)
-            log_w += self._log_prob(numbers, read) - log_q
+            numbers, more = self._completed(numbers, read, gaps.missing, generator)
+            log_w += more
             x, labels = (
                 values.view(len(codes) // draws, draws, values.shape[1])
                 for values in (numbers, codes)
             )
             yield x, labels, log_w.view(-1, draws)
+
+    def _completed(
+        self, numbers: Tensor, read: Tensor, missing: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Returns complete numbers, and log p of them over the density of what was drawn.
+
+        Rows without a number are samples of the flow; the others are proposals.
+        """
+        drawn, log_q = self.proposals.drawn(numbers, read, missing, generator)
+        log_w, free = self._log_prob(drawn, read) - log_q, missing.all(1)
+        if self.flow is not None and free.any():
+            drawn[free] = self._samples(read[free], generator)
+            log_w[free] = 0.0
+        return drawn, log_w
+
+    def _samples(self, read: Tensor, generator: torch.Generator) -> Tensor:
+        """Returns numbers (N, D) that the flow samples given labels."""
+        if self.flow is None:
+            return torch.zeros(len(read), 0, dtype=torch.float64)
+        context = _context(self.flow, read)
+        if context is None:
+            return self.flow.sample(len(read), generator=generator).double().cpu()
+        return self.flow.sample(1, context, generator=generator)[0].double().cpu()
 
     def _log_prob(self, numbers: Tensor, read: Tensor) -> Tensor:
         """Returns log p of numbers given labels, (N,); -inf where it is not a number."""
@@ -391,8 +415,9 @@ def _filled_in(
     values = nw.from_native(completed, eager_only=True)
     if not isinstance(source, nw.DataFrame):  # a file, whose numbers were all read as floats
         series = [column.series.rename(name).to_polars() for name, column in raw.columns.items()]
-        dtypes = {name: completed.schema[name] for name in missing}
-        source = nw.from_native(pl.DataFrame(series).cast(dtypes), eager_only=True)
+        frame = pl.DataFrame(series)
+        dtypes = [pl.col(name).cast(completed.schema[name]) for name in missing]
+        source = nw.from_native(frame.with_columns(dtypes), eager_only=True)
     changed = []
     for name, gone in missing.items():
         index = np.flatnonzero(gone).tolist()

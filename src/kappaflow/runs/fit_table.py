@@ -1,5 +1,6 @@
 """`fit_table`: a model of a table of mixed columns, from a frame or a file."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ from kappaflow.data.load import read_source
 from kappaflow.data.raw import Reading
 from kappaflow.mixed import MixedParts, TableModel, chosen_rows, prepared
 from kappaflow.runs.model_search import ModelSearch, search_model
-from kappaflow.training import Callback, FitResult, Settings, checked_settings, fit_split
+from kappaflow.training import Callback, FitResult, Settings, checked_settings, fit_split, loop
 from kappaflow.training.fit import FRACTIONS, OPTIONS, warn_of
+
+OF_LABELS = 0.15  # of the time limit of the training that labels may take before it
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,10 @@ def fit_table(
     checked = checked_settings(OPTIONS, **settings)
     reading = Reading.of(columns, exclude, (), where, decimal, missing, separator, comment)
     raw, counts = chosen_rows(read_source(data, reading), reading, weights)
-    parts = prepared(raw, dict(kinds or {}), FRACTIONS, checked.seed, counts)
+    end = loop.clock() + OF_LABELS * (checked.max_time_s or math.inf)
+    parts = prepared(
+        raw, dict(kinds or {}), FRACTIONS, checked.seed, counts, lambda: loop.clock() > end
+    )
     warn_of(parts.warnings, stacklevel=3)
     search = ModelSearch(seconds=search_time, learning_rate=settings.get("learning_rate"))
     training, notes = None, parts.notes
