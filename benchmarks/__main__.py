@@ -70,6 +70,10 @@ COMMANDS = {
         "known:known",
         "Compare kappaflow's default and its peers with tables of known density at equal time.",
     ),
+    "mixed": (
+        "mixed:mixed",
+        "Measure models of mixed columns: log-densities, gaps, completions and samples.",
+    ),
     "energies": (
         "energies:energies",
         "Train flows on energies: gradients, annealing, and a lattice field.",

@@ -18,6 +18,7 @@ from benchmarks.factor_tables import goals_table
 from benchmarks.growth import growth_chart
 from benchmarks.images_page import image_spectra_values, image_values
 from benchmarks.known_report import known_values
+from benchmarks.mixed_report import mixed_values
 from benchmarks.posteriors import posteriors_chart, posteriors_values
 from benchmarks.processes import ROOT, console
 from benchmarks.reaching import reaching_values
@@ -226,12 +227,14 @@ CHARTS = {
 }
 TABLES = ("tables-judged-60", "tables-judged-240")
 KNOWN = ("known-known-60", "known-known-240", "known-judged-60", "known-judged-240")
+MIXED = ("mixed", "mixed-judged")
 DEPTH = ("depth-development", "depth-judged", "pruning")
 COUPLINGS = ("speed", "growth", "reaching", "memory", "numerics", "gradients", "spectra")
 DENSITIES = """# Benchmarks
 
 Densities of real tables. Other pages compare [densities of tables whose density is
-known](benchmarks-known.md), [couplings](benchmarks-couplings.md) and [flows of
+known](benchmarks-known.md), [tables of mixed columns](benchmarks-mixed.md),
+[couplings](benchmarks-couplings.md) and [flows of
 images](benchmarks-images.md) with other libraries, and show [how deep flows of real data have to
 be](benchmarks-depth.md) and [how exact and fast measurements are](benchmarks-measuring.md).
 `python -m benchmarks write-page` writes them from
@@ -244,6 +247,10 @@ PAGES: dict[str, tuple[str, tuple[Section, ...]]] = {
     "benchmarks-known.md": (
         "# Densities of tables whose density is known\n",
         (Section("known", KNOWN, known_values),),
+    ),
+    "benchmarks-mixed.md": (
+        "# Tables of mixed columns\n",
+        (Section("mixed", MIXED, mixed_values),),
     ),
     "benchmarks-depth.md": (
         "# Depth on real data\n",

@@ -13,6 +13,11 @@ def known_page() -> str:
     return page_text("benchmarks-known.md")
 
 
+def mixed_page() -> str:
+    """Returns the page on tables of mixed columns as Markdown."""
+    return page_text("benchmarks-mixed.md")
+
+
 def depth_page() -> str:
     """Returns the page on depth on real data as Markdown."""
     return page_text("benchmarks-depth.md")

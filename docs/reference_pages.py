@@ -9,7 +9,14 @@ import zlib
 from pathlib import Path
 
 from api_page import api_page
-from benchmark_pages import couplings_page, depth_page, images_page, known_page, measuring_page
+from benchmark_pages import (
+    couplings_page,
+    depth_page,
+    images_page,
+    known_page,
+    measuring_page,
+    mixed_page,
+)
 from doctor_truth import truth_page
 from docutils.nodes import make_id
 from rules_page import rules_page
@@ -88,6 +95,7 @@ def configure(app, config):
         "rules.md": rules_page(),
         "doctor-truth-table.md": truth_page(),
         "benchmarks-known.md": known_page(),
+        "benchmarks-mixed.md": mixed_page(),
         "benchmarks-depth.md": depth_page(),
         "benchmarks-couplings.md": couplings_page(),
         "benchmarks-images.md": images_page(),

@@ -23,6 +23,7 @@ GENERATED = {
     "doctor-truth-table.md": ("doctor_truth", "truth_page"),
     "benchmarks-depth.md": ("benchmark_pages", "depth_page"),
     "benchmarks-known.md": ("benchmark_pages", "known_page"),
+    "benchmarks-mixed.md": ("benchmark_pages", "mixed_page"),
     "benchmarks-couplings.md": ("benchmark_pages", "couplings_page"),
     "benchmarks-images.md": ("benchmark_pages", "images_page"),
     "benchmarks-measuring.md": ("benchmark_pages", "measuring_page"),
