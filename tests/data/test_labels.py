@@ -76,12 +76,18 @@ def test_a_run_scores_and_samples_by_labels(tmp_path, capsys):
     assert json.loads((run / "report.json").read_text())["about"]
 
 
-def test_a_missing_label_is_missing():
-    """In each column of its labels."""
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_missing_label_is_missing(missing):
+    """In each column of its labels, and in conditions; pandas has NaN among texts."""
     rows = frame().with_columns(region=pl.when(pl.col("x") > 5).then(None).otherwise("region"))
-    table = kf.load_table(rows, context="region")
     gone = rows["region"].is_null().to_numpy()
+    if missing is not None:
+        values = rows.to_dict(as_series=False)
+        values["region"] = [missing if text is None else text for text in values["region"]]
+        rows = pd.DataFrame(values)
+    table = kf.load_table(rows, context="region")
     assert np.isnan(table.context[gone]).all() and not np.isnan(table.context[~gone]).any()
+    assert len(kf.load_table(rows, where="region!=north").rows) < (~gone).sum()
 
 
 @pytest.mark.parametrize(("count", "words"), [(1, "holds one text"), (60, "holds 60 different")])

@@ -162,7 +162,8 @@ class Column:
 
     def texts(self) -> list[str | None]:
         """Returns the column as strings, missing values as None."""
-        return [None if value is None else str(value) for value in self.series.to_list()]
+        pairs = zip(self.series.to_list(), self.series.is_null().to_list(), strict=True)
+        return [None if gap else str(value) for value, gap in pairs]
 
     @property
     def can_count(self) -> bool:
