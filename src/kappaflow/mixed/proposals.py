@@ -63,7 +63,7 @@ class Proposals(nn.Module):
             interpolated(_unbounded(column, domain), knots, levels())[0]
             for column, domain, knots in zip(numbers.T, self.domains, self.knots, strict=True)
         ]
-        return torch.stack(columns, dim=1)
+        return torch.stack(columns, dim=1) if columns else numbers
 
     def values(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the numbers of normal scores (N, D), and log |d score / d number| of each."""
@@ -92,6 +92,8 @@ class Proposals(nn.Module):
         `missing` (N, D) says which; all others have to be finite.
         """
         result, log_q = numbers.clone(), torch.zeros(len(numbers), dtype=torch.float64)
+        if not missing.any():
+            return result, log_q
         known = torch.cat([read.double(), self.scores(numbers)], dim=1) - self.mean
         patterns, index = torch.unique(missing, dim=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
