@@ -133,7 +133,7 @@ def test_a_fit_that_failed_leaves_no_fitted_estimator():
 
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
 def test_features_and_targets_of_frames_keep_their_names():
-    """A feature of true and false counts as 1 and 0; text is left out; bounds name the target."""
+    """A feature of true and false counts as 1 and 0; one text is none; bounds name the target."""
     density = ConditionalFlowDensity(**SMALL, bounds={"price": "positive"}, where="kind=x")
     price = pd.Series(np.exp(X[:, 0]), name="price")
     features = FRAME[["b", "flag", "kind", "day"]]

@@ -1,8 +1,8 @@
 """Text in a context as numbers: a column of zeros and ones for each of its labels."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +22,23 @@ def with_labels(
     """Returns a table and a reading with a column for each label of a text in the context.
 
     The context `region` becomes the columns `region=north`, `region=south`, ... of all labels in
-    the rows `keep`. Where such columns are named, as a run does that was trained with them, other
-    labels are an error, or missing with `reading.lenient`. The third result names these texts.
+    the rows `keep`, and so does a text to model with `reading.labels`. Where such columns are
+    named, as a run does that was trained with them, other labels are an error, or missing with
+    `reading.lenient`. The third result names these texts.
     """
     columns, labels = dict(raw.columns), dict[str, list[str]]()
     for name in dict.fromkeys([*(reading.columns or ()), *reading.context]):
         named = split_name(name, raw)
         if named is not None:
             labels.setdefault(named[0], []).append(named[1])
-    context = list[str]()
-    for name in reading.context:
-        column = raw.columns.get(name)
-        if column is None or column.problem is not None or not _holds_labels(column):
-            context.append(name)
-            continue
-        labels[name] = _labels_of(column, raw, keep)
-        context += [f"{name}{SIGN}{label}" for label in labels[name]]
+    texts_in = {"context": reading.context, "columns": _modeled_texts(raw, reading, keep)}
+    new = {
+        name: _labels_of(raw.columns[name], argument, keep)
+        for argument, names in texts_in.items()
+        for name in names
+        if name in raw.columns and _holds_labels(raw.columns[name])
+    }
+    labels |= new
     for name, known in labels.items():
         texts = raw.columns[name].texts()
         unknown = np.array([text is not None and text not in known for text in texts])
@@ -49,7 +50,12 @@ def with_labels(
             for label in known
         }
     exclude = tuple(dict.fromkeys([*reading.exclude, *labels]))
-    reading = replace(reading, context=tuple(context), exclude=exclude)
+    reading = replace(
+        reading,
+        columns=None if reading.columns is None else _expanded(reading.columns, new),
+        context=_expanded(reading.context, new),
+        exclude=exclude,
+    )
     return replace(raw, columns=columns), reading, tuple(labels)
 
 
@@ -98,17 +104,47 @@ def labels_of(columns: dict[str, NDArray[np.float64]]) -> dict[str, NDArray[np.g
 
 def _holds_labels(column: Column) -> bool:
     """Returns whether a column holds text or categories: no numbers or dates."""
-    return not (column.is_number or column.holds_dates)
+    return not (column.is_number or column.holds_dates or column.problem)
 
 
-def _labels_of(column: Column, raw: RawTable, keep: BoolArray) -> list[str]:
+def _modeled_texts(raw: RawTable, reading: Reading, keep: BoolArray) -> tuple[str, ...]:
+    """Returns the columns that can be texts to model: those that are named, or have few labels.
+
+    Few labels are 2 to 50, with two rows each on average.
+    """
+    if not reading.labels:
+        return ()
+    if reading.columns is not None:
+        return reading.columns
+    most = min(MOST_LABELS, keep.sum() // 2)
+    return tuple(
+        name
+        for name, column in raw.columns.items()
+        if name not in {*reading.exclude, *reading.context}
+        and _holds_labels(column)
+        and 1 < len(_different(column, keep)) <= most
+    )
+
+
+def _expanded(names: Iterable[str], labels: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Returns names of columns, a text as the names of its labels."""
+    parts = ([f"{n}{SIGN}{label}" for label in labels[n]] if n in labels else [n] for n in names)
+    return tuple(chain.from_iterable(parts))
+
+
+def _different(column: Column, keep: BoolArray) -> list[str]:
     """Returns the different texts of a column in the rows `keep`, in alphabetical order."""
-    texts = [text for text, kept in zip(column.texts(), keep, strict=True) if kept]
-    labels = sorted({text for text in texts if text is not None})
+    texts = (text for text, kept in zip(column.texts(), keep, strict=True) if kept)
+    return sorted({text for text in texts if text is not None})
+
+
+def _labels_of(column: Column, argument: str, keep: BoolArray) -> list[str]:
+    """Returns the labels of a column; raises ArgumentError for too few or too many."""
+    labels = _different(column, keep)
     if not 1 < len(labels) <= MOST_LABELS:
         number = {0: "no text", 1: "one text"}.get(len(labels), f"{len(labels):,} different texts")
         raise ArgumentError(
-            f"'context' names column '{column.name}', which holds {number}: a context has 2 to "
+            f"'{argument}' names column '{column.name}', which holds {number}: a context has 2 to "
             f"{MOST_LABELS} labels. Leave it out ({option('exclude', [column.name])}), or merge "
             "labels first."
         )

@@ -29,7 +29,8 @@ class Reading:
     """Which rows and columns of a source are read, and how: the options of `load_table`.
 
     Columns in `texts` are kept as text. `lenient` reads a text among numbers of a file as missing,
-    instead of raising an error. `every` leaves out no column of numbers or booleans.
+    instead of raising an error. `every` leaves out no column of numbers or booleans, `labels` none
+    of text with few labels.
     """
 
     columns: tuple[str, ...] | None = None
@@ -41,6 +42,7 @@ class Reading:
     texts: tuple[str, ...] = ()
     lenient: bool = False
     every: bool = False
+    labels: bool = False
     separator: str | None = None
     comment: str | None = None
 

@@ -2,8 +2,9 @@
 
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -18,19 +19,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kappaflow._checks import layer_widths, one_of
 from kappaflow.data import Table, split, weigh_duplicate_rows
 from kappaflow.data.batches import domains_in
-from kappaflow.data.domains import Bounds, clip_to_domain, domains_of, unwrap_circles
+from kappaflow.data.dataset import Dataset
+from kappaflow.data.domains import Bounds, Domains, clip_to_domain, domains_of, unwrap_circles
 from kappaflow.data.duplicates import DUPLICATES, Duplicates, row_hashes, settle_duplicates
 from kappaflow.data.load import read_table
 from kappaflow.data.naming import REPAIRS, require_finite
 from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prepare_table
-from kappaflow.data.raw import Reading, as_names
+from kappaflow.data.raw import Reading
 from kappaflow.data.rounding import coarse_columns, rounded_samples
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
-from kappaflow.files import CONFIG, WEIGHTS, load, save
+from kappaflow.files import load, save
 from kappaflow.flows import Flow
 from kappaflow.options import Repair, TableOptions, TrainingOptions, write_descriptions
-from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import (
     LEARNING_RATE,
     RECIPES,
@@ -45,8 +46,10 @@ from kappaflow.training.session import TrainingState
 
 Floats = NDArray[np.float64]
 Packed = dict[str, bytes]
+Tables = tuple[Table, Table, Table]
 RandomState = int | np.random.RandomState | None
 C = TypeVar("C", bound=type)
+M = TypeVar("M")
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
@@ -110,6 +113,8 @@ class BaseFlowEstimator(BaseEstimator):
     def flow_to_examine(self) -> Flow:
         """The flow that `kappaflow.wrap` and `doctor` read."""
         check_is_fitted(self)
+        if self.flow_ is None:
+            raise ArgumentError("'X' should have a column of numbers: labels alone have no flow.")
         return self.flow_
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -117,15 +122,21 @@ class BaseFlowEstimator(BaseEstimator):
 
     def _diagnosis(self, table: Table) -> Diagnosis:
         """Returns the diagnosis at rows that get the noise of `fit`, in which copies differ."""
-        return doctor(self.flow_, noisy(table, self._grids, domains_in(self.flow_, table)))
+        return doctor(
+            self.flow_to_examine, noisy(table, self._grids, domains_in(self.flow_, table))
+        )
 
     def _read(self, X: ArrayLike, weights: object = None, *, at_least: int = 2) -> Table:  # noqa: N803
         """Returns the rows of `fit`, read as `kappaflow.fit_auto` reads them."""
         one_of("repair", self.repair, (None, *REPAIRS))
         one_of("duplicates", self.duplicates, (None, *DUPLICATES))
-        for name in [name for name in vars(self) if name.endswith("_")]:
-            delattr(self, name)  # of an earlier fit, which this one may not replace
+        self._forget()
         return self._table(X, self._reading(), weights, at_least=at_least, reset=True)
+
+    def _forget(self) -> None:
+        """Deletes the results of an earlier fit, which a fit that fails would leave in place."""
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
 
     def _reading(self) -> Reading:
         """Returns the options of reading that were given to the estimator."""
@@ -141,8 +152,19 @@ class BaseFlowEstimator(BaseEstimator):
         reset: bool = False,
     ) -> Table:
         """Returns rows as a table; `reset` stores the number and names of their columns."""
+        rows, names = self._validated(X, at_least=at_least, reset=reset)
+        return read_table(rows, reading, weights, names=names)
+
+    def _validated(
+        self,
+        X: ArrayLike,  # noqa: N803
+        *,
+        at_least: int = 1,
+        reset: bool = False,
+    ) -> tuple[Any, list[str] | None]:
+        """Returns rows and their columns' names, None where the rows have some of the columns."""
         if is_into_dataframe(X) and not reset and (self.columns or self.exclude):
-            return read_table(X, reading, weights)  # without columns left out
+            return X, None  # without columns left out
         if is_into_dataframe(X):
             rows = validate_data(self, X, reset=reset, skip_check_array=True)  # pyright: ignore
         else:
@@ -156,7 +178,7 @@ class BaseFlowEstimator(BaseEstimator):
             )
         if reset:
             self._input_columns = column_names(rows)
-        return read_table(rows, reading, weights, names=self._input_columns)
+        return rows, self._input_columns
 
     def _prepared(self, table: Table, *, merges: bool = False) -> Table:
         """Returns rows to which a density can be fitted, and warns about problems.
@@ -211,48 +233,56 @@ class BaseFlowEstimator(BaseEstimator):
 
     def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
         """Returns the validation rows, and parts of shares `kept`, after training on the rest."""
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = seed_of(self.random_state)
+        train, validation, *others = split(table, fractions=self._fractions(kept), seed=seed)
+        few = few_to_train_on(len(train))
+        train = replace(train, warnings=(*train.warnings, *few))
+        for note in few:
+            self.notes_ = (*self.notes_, note)
+            warnings.warn(note, DataWarning, stacklevel=3)
+        domains = domains_of(self.bounds, table)
+        self.flow_ = self._fitted(train, (table, train, validation), domains, seed)
+        return (validation, *others)
+
+    def _fractions(self, kept: tuple[float, ...]) -> tuple[float, ...]:
+        """Returns the shares of the training rows, the validation rows, and the parts `kept`."""
         held_out = self.validation_fraction
         if not (isinstance(held_out, float | int) and 0 < held_out < 1 - sum(kept)):
             raise ArgumentError(
                 "'validation_fraction' should be between 0 and the remaining share, "
                 f"{1 - sum(kept):g}, got {held_out!r}."
             )
-        fractions = (1 - held_out - sum(kept), held_out, *kept)
-        train, validation, *others = split(table, fractions=fractions, seed=seed)
-        few = few_to_train_on(len(train))
-        train = replace(train, warnings=(*train.warnings, *few))
-        for note in few:
-            self.notes_ = (*self.notes_, note)
-            warnings.warn(note, DataWarning, stacklevel=3)
+        return (1 - held_out - sum(kept), held_out, *kept)
+
+    def _fitted(self, rows: Dataset, tables: Tables, domains: Domains, seed: int) -> Flow:
+        """Returns a flow trained on rows; `tables` has all, the training and validation rows."""
         names = (setting.name for setting in fields(TrainingOptions))
         named = {name: getattr(self, name) for name in names if hasattr(self, name)}
         if named["learning_rate"] is None:
             named["learning_rate"] = LEARNING_RATE
         settings = checked_settings(**named, seed=seed)
-        flow, start, settings = self._started(table, train, validation, settings)
+        flow, start, settings = self._started(tables, domains, settings)
         result = fit_split(
             flow,
-            train,
-            validation,
+            rows,
+            tables[-1],
             settings,
             device=self.device,
             progress=bool(self.verbose),
             start=start,
         )
-        self.flow_ = result.flow.cpu().double()
         self.history_, self.findings_ = result.history, result.findings
         self.validation_nll_ = result.validation_nll
         self.n_iter_ = len(result.history)
-        return (validation, *others)
+        return result.flow.cpu().double()
 
     def _started(
-        self, table: Table, train: Table, validation: Table, settings: Settings
+        self, tables: Tables, domains: Domains, settings: Settings
     ) -> tuple[Flow, TrainingState | None, Settings]:
         """Returns a new flow, the state to continue from after a model search, and settings."""
-        return self._built(table, settings.seed), None, settings
+        return self._built(tables[0], domains, settings.seed), None, settings
 
-    def _built(self, table: Table, seed: int) -> Flow:
+    def _built(self, table: Table, domains: Domains, seed: int) -> Flow:
         """Returns a new flow for a table, initialized from a seed."""
         model = self._default_model if self.model is None else self.model
         one_of("model", model, tuple(RECIPES))
@@ -265,7 +295,7 @@ class BaseFlowEstimator(BaseEstimator):
             )
         try:
             config = with_defaults(ModelConfig(model, {**arguments, **(self.options or {})}))
-            config = with_bounds(config, domains_of(self.bounds, table), table)
+            config = with_bounds(config, domains, table)
             flow = build_flow(config, table, seed)
         except TypeError as error:
             raise ArgumentError(
@@ -285,86 +315,19 @@ class BaseFlowEstimator(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())  # pyright: ignore
         if isinstance(state.get("flow_"), Flow):
-            state["flow_"] = packed(state["flow_"])
+            state["flow_"] = packed(partial(save, state["flow_"]))
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         files = self.__dict__.get("flow_")
         if isinstance(files, dict):
-            self.flow_ = unpacked(files)
+            self.flow_ = unpacked(files, load)
 
 
-@estimator
-class RowEstimator(BaseFlowEstimator):
-    """A density of rows, whose model a search chooses.
-
-    Args:
-        model: A recipe: "real_nvp", "spline", "nice", "autoregressive", "planar", "radial",
-            "invertible_network", or a flow of zuko by its name in `kappaflow.zuko_flow`, such as
-            "zuko:nsf". If model, depth, hidden and options are left out, a model search chooses,
-            as in `kappaflow.fit_auto`. It measures time, so two fits may choose differently.
-        search_time: Time budget of the model search in CPU seconds; 0 skips it.
-        context: Columns that the density is conditioned on. `flow_` then draws the samples.
-    """
-
-    search_time: float = 60.0
-    context: str | Sequence[str] = ()
-
-    def diagnose(self, X: ArrayLike) -> Diagnosis:  # noqa: N803
-        """Diagnoses the flow at these rows with `kappaflow.doctor`.
-
-        Args:
-            X: Rows (n, features), held-out rows if possible.
-
-        Returns:
-            The diagnosis.
-        """
-        return self._diagnosis(self._to_score(X))
-
-    def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns log p of each row in nats, in the units of the rows; lower for outliers.
-
-        Args:
-            X: Rows (n, features).
-
-        Returns:
-            Log-densities (n,).
-        """
-        return self._log_prob(self._to_score(X))
-
-    def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
-        """Returns finite rows with the columns of the flow, if the estimator is fitted."""
-        check_is_fitted(self)
-        reading = Reading.of(
-            columns=self._columns, context=self._context_columns, missing=self.missing
-        )
-        table = self._table(X, reading)
-        require_finite(table, table.source)
-        return table
-
-    def _reading(self) -> Reading:
-        return replace(super()._reading(), context=as_names(self.context, "context"))
-
-    def _started(
-        self, table: Table, train: Table, validation: Table, settings: Settings
-    ) -> tuple[Flow, TrainingState | None, Settings]:
-        named = (self.model, self.depth, self.hidden, self.options or None)
-        if any(value is not None for value in named):
-            return super()._started(table, train, validation, settings)
-        domains = domains_of(self.bounds, table)
-        choice, start = search_model(
-            train,
-            validation,
-            ModelSearch(seconds=self.search_time, learning_rate=self.learning_rate),
-            settings,
-            domains=domains,
-            device=self.device,
-            progress=bool(self.verbose),
-        )
-        self.choice_ = str(choice)
-        flow = choice.build(train, domains, settings.seed)
-        return flow, start, choice.settings(settings)
+def seed_of(random_state: RandomState) -> int:
+    """Returns a seed that follows from the state of scikit-learn's parameter."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def column_names(rows: Any) -> list[str]:  # noqa: ANN401
@@ -389,16 +352,16 @@ def sorted_rows(table: Table) -> Table:
     return table.select(np.lexsort(table.all_values.T[::-1]))
 
 
-def packed(flow: Flow) -> Packed:
-    """Returns the files of a saved flow by name, as plain data for a pickle."""
+def packed(write: Callable[[str], None]) -> Packed:
+    """Returns the files of a saved model by name, as plain data for a pickle."""
     with tempfile.TemporaryDirectory() as folder:
-        save(flow, folder)
-        return {name: (Path(folder) / name).read_bytes() for name in (CONFIG, WEIGHTS)}
+        write(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
-def unpacked(files: Packed) -> Flow:
-    """Returns the flow of these files; a damaged byte is an error, as in a model file."""
+def unpacked(files: Packed, read: Callable[[str], M]) -> M:
+    """Returns the model of these files; a damaged byte is an error, as in a model file."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in (CONFIG, WEIGHTS):
-            (Path(folder) / name).write_bytes(files[name])
-        return load(folder)
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        return read(folder)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from narwhals.dependencies import is_into_dataframe, is_into_series
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
@@ -25,6 +25,7 @@ from kappaflow.estimator.base import (
     RandomState,
     column_names,
     estimator,
+    seed_of,
 )
 from kappaflow.flows import quantile
 from kappaflow.flows.quantiles import check_one_column, checked_levels, no_cdf_because
@@ -48,7 +49,8 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         depth: Number of couplings; 1 is enough for one target.
         bounds: Domains of targets, by index or name: "y0", "y1", ... where y has no names.
         repair: "drop", "jitter" or "dequantize" for targets that have no density, or "keep".
-        columns: The features to condition on; all columns of numbers if left out.
+        columns: The features to condition on; if left out, all columns of numbers, and of text
+            with 2 to 50 labels. Each label becomes a feature of 0 and 1, such as "region=north".
         exclude: Features to leave out.
         missing: Values of features that mean a missing one, such as "-999".
 
@@ -180,8 +182,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
             Samples (n_samples, n), or (n_samples, n, targets) for several targets.
         """
         context = torch.tensor(self._to_score(X).values)
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed_of(random_state))
         n = positive_int("n_samples", n_samples)
         samples = self._rounded(self.flow_.sample(n, context, generator=generator).numpy())
         return samples[..., 0] if self._one_target else samples
@@ -267,8 +268,8 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         return self._rounded(ends[..., None])[..., 0]
 
     def _table(self, X: ArrayLike, reading: Reading, *args: object, **options: Any) -> Table:  # noqa: ANN401, N803
-        """Returns features as a table, with columns of true and false."""
-        return super()._table(X, replace(reading, every=True), *args, **options)
+        """Returns features as a table, with columns of true and false, and of labels of text."""
+        return super()._table(X, replace(reading, every=True, labels=True), *args, **options)
 
     def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
         """Returns finite features, if the estimator is fitted."""

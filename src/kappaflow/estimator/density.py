@@ -1,17 +1,17 @@
 """`FlowDensity`: a density of rows."""
 
-from typing import Self
+from typing import Any, Self
 
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import DensityMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
 from kappaflow.data.raw import quoted
 from kappaflow.errors import ArgumentError
-from kappaflow.estimator.base import Floats, RandomState, RowEstimator, estimator
+from kappaflow.estimator.base import RandomState, estimator, seed_of
+from kappaflow.estimator.rows import RowEstimator
 
 
 @estimator
@@ -23,7 +23,9 @@ class FlowDensity(DensityMixin, RowEstimator):
 
     Attributes:
         choice_: The choice of the model search and its reason, as text.
-        flow_: The trained `kappaflow.Flow`, in float64.
+        flow_: The trained `kappaflow.Flow`, in float64. With `kinds` that of the numbers given
+            the labels; None if there are only labels, and then no history either.
+        table_model_: With `kinds` the `kappaflow.mixed.TableModel`, which also completes rows.
         history_: The losses and other figures of each epoch.
         findings_: Findings on the training and on the rows, as in reports.
         validation_nll_: Mean negative log-likelihood of the validation rows, in nats.
@@ -60,6 +62,9 @@ class FlowDensity(DensityMixin, RowEstimator):
             ArgumentError: A parameter or a weight is invalid.
             DataError: The rows have no density that a flow can fit.
         """
+        if self.kinds is not None:
+            self._fit_mixed(X, sample_weight)
+            return self
         table = self._read(X, sample_weight)
         self._train(self._prepared(table, merges=self._merges_copies(table)))
         return self
@@ -80,7 +85,7 @@ class FlowDensity(DensityMixin, RowEstimator):
         """
         return float(self.score_samples(X).mean())
 
-    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Floats:
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Any:  # noqa: ANN401
         """Returns samples of the density.
 
         Args:
@@ -89,19 +94,21 @@ class FlowDensity(DensityMixin, RowEstimator):
 
         Returns:
             Samples (n_samples, columns), of the columns that the density models. Columns of few
-            values, such as counts, have these values.
+            values, such as counts, have these values. With `kinds` a data frame with the dtypes
+            of the rows.
 
         Raises:
             ArgumentError: The density has a context.
         """
         check_is_fitted(self)
+        n, seed = positive_int("n_samples", n_samples), seed_of(random_state)
+        if hasattr(self, "table_model_"):
+            return self.table_model_.sample(n, seed=seed)
         if self._context_columns:
             raise ArgumentError(
                 "'sample' does not know the context: call flow_.sample(n, context), with rows "
                 f"of {quoted(self._context_columns)}."
             )
-        seed = int(check_random_state(random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
-        n = positive_int("n_samples", n_samples)
         with torch.no_grad():
             return self._rounded(self.flow_.sample(n, generator=generator).numpy())

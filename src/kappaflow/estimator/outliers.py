@@ -11,7 +11,8 @@ from sklearn.base import OutlierMixin
 
 from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError, DataWarning
-from kappaflow.estimator.base import Floats, RowEstimator, estimator
+from kappaflow.estimator.base import Floats, estimator
+from kappaflow.estimator.rows import RowEstimator
 from kappaflow.training import batch_of, log_prob_of
 
 
@@ -76,12 +77,7 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
             if not (isinstance(value, float | int) and 0 < value < 1):
                 raise ArgumentError(f"'{name}' should be between 0 and 1, got {value!r}.")
         one_of("duplicates", self.duplicates, (None, "keep", "drop"))
-        table = self._read(X, at_least=3)
-        _, calibration = self._train(self._prepared(table), kept=(self.calibration_fraction,))
-        if self._grids:  # with the noise of rows to score, which follows from their values
-            calibration = self._noisy(table.select(np.isin(table.rows, calibration.rows)))
-        rows = batch_of(calibration, self.flow_)
-        scores = np.sort(log_prob_of(self.flow_, rows).numpy())
+        scores = np.sort(self._scores_after_fit(X))
         self.calibration_scores_ = scores
         lowest = math.floor(self.level * (len(scores) + 1))
         if not lowest:
@@ -94,6 +90,18 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
             )
         self.offset_ = float(scores[lowest - 1]) if lowest else -math.inf
         return self
+
+    def _scores_after_fit(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Returns log p of the calibration rows, after training on the others."""
+        kept = (self.calibration_fraction,)
+        if self.kinds is not None:
+            (rows,) = self._fit_mixed(X, kept=kept)
+            return self.table_model_.log_prob(rows).log_prob
+        table = self._read(X, at_least=3)
+        _, calibration = self._train(self._prepared(table), kept=kept)
+        if self._grids:  # with the noise of rows to score, which follows from their values
+            calibration = self._noisy(table.select(np.isin(table.rows, calibration.rows)))
+        return log_prob_of(self.flow_, batch_of(calibration, self.flow_)).numpy()
 
     def p_values(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Returns the probability that a row like those of `fit` has at most this density.

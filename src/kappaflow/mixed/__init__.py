@@ -11,7 +11,7 @@ prepared       a source, encoded and split
 
 from kappaflow.mixed.encoding import Encoded, Encoding
 from kappaflow.mixed.kinds import ColumnKind, detect_kinds
-from kappaflow.mixed.prepared import MixedParts, chosen_rows, prepared
+from kappaflow.mixed.prepared import MixedParts, chosen_rows, completed_rows, prepared
 from kappaflow.mixed.table_model import Completed, RowScores, TableModel
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "RowScores",
     "TableModel",
     "chosen_rows",
+    "completed_rows",
     "detect_kinds",
     "prepared",
 ]

@@ -21,7 +21,7 @@ from kappaflow.mixed.kinds import ColumnKind, detect_kinds
 from kappaflow.mixed.labels import Labels
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import IncompleteRows, filled_rows
-from kappaflow.mixed.table_model import at, new_parts
+from kappaflow.mixed.table_model import TableModel, at, new_parts
 
 COMPLETE_ROWS = 100  # of a part to validate or test with: fewer are joined by completed rows
 
@@ -57,9 +57,12 @@ class MixedParts:
 
 
 def chosen_rows(
-    raw: RawTable, reading: Reading, weights: str | None
+    raw: RawTable, reading: Reading, weights: object = None
 ) -> tuple[RawTable, FloatArray | None]:
-    """Returns the columns and rows of a source that are read, with the weights of the rows."""
+    """Returns the columns and rows of a source that are read, with the weights of the rows.
+
+    `weights` has a number for each row of the source, or is the name of its column.
+    """
     if reading.context:
         raise ArgumentError(
             "'context' should be left out with 'kinds': a table model has all columns in its "
@@ -69,12 +72,20 @@ def chosen_rows(
         named = {find_column(raw, name, "columns").name for name in reading.columns}
         reading = replace(reading, exclude=(*reading.exclude, *(set(raw.columns) - named)))
     keep = kept_rows(raw, [parse_condition(text, raw) for text in reading.where])
-    values = None if weights is None else find_column(raw, weights, "weights").numbers()
     gone = [find_column(raw, name, "exclude").name for name in reading.exclude]
-    raw = raw.select(keep).without([*gone, *([] if weights is None else [weights])])
+    if isinstance(weights, str):
+        gone, weights = [*gone, weights], find_column(raw, weights, "weights").numbers()
+    raw = raw.select(keep).without(gone)
     if not raw.columns:
         raise DataError(f"{raw.subject} has no columns left to model.")
-    return raw, None if values is None else values[keep]
+    return raw, None if weights is None else np.asarray(weights, dtype=np.float64)[keep]
+
+
+def completed_rows(model: TableModel, raw: RawTable) -> Table:
+    """Returns the rows without missing numbers, or all, completed, if these are few."""
+    encoded = model.encoding.encode(raw)
+    parts = model.encoding, encoded, model.labels, model.proposals
+    return _complete(filled_rows(*parts, _grouped(raw, encoded, None)))
 
 
 def prepared(
