@@ -96,7 +96,7 @@ def fit(
         Folder for TensorBoard logs of each epoch.
     """
     from kappaflow.data.dataset import kind_of, runs_of
-    from kappaflow.runs import ModelSearch, TableConfig, fit_run
+    from kappaflow.runs import MixedConfig, ModelSearch, TableConfig, fit_run
     from kappaflow.runs.recipes import LEARNING_RATE
     from kappaflow.training import TensorBoard
 
@@ -118,7 +118,8 @@ def fit(
             name = model or next(iter(kind.models()))
             chosen = runs.model(name, model_arguments(name, options))
         else:
-            source = TableConfig(data, split_seed=seed, **of_rows)
+            config = MixedConfig if "kinds" in of_rows else TableConfig
+            source = config(data, split_seed=seed, **of_rows)
             chosen = _table_model(model, options, search_time)
             if not isinstance(chosen, ModelSearch):
                 settings = {"learning_rate": LEARNING_RATE, **settings}

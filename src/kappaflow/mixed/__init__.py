@@ -1,8 +1,10 @@
 """Tables of mixed columns: labels, counts, dates and numbers with gaps, as one density.
 
 kinds          recognize what a column holds
+columns        how one column is modeled
 encoding       columns as numbers and labels, and back to a frame
 labels         the distribution of the labels
+curves, heads  normal scores of numbers; distributions of labels and counts
 proposals      draws of missing numbers given the rest of a row
 rows           rows with gaps, filled again for each batch of a training
 table_model    `TableModel`: densities, samples, completions

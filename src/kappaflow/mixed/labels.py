@@ -104,6 +104,7 @@ class Labels(nn.Module):
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(seed)
             for i, head, network in self._columns:
+                network.get_submodule("0").apply(_reset)
                 nn.init.zeros_(network.get_parameter("2.weight"))
                 with torch.no_grad():
                     network.get_parameter("2.bias").copy_(head.fit(codes[:, i], shares))
@@ -151,3 +152,8 @@ class Labels(nn.Module):
 
 def _network(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, outputs))
+
+
+def _reset(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Linear):
+        layer.reset_parameters()

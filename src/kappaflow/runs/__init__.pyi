@@ -5,9 +5,10 @@ from .factor import factor_file
 from .fit import RunSummary, fit_run
 from .fit_table import TableFit, fit_table
 from .fix import FixedRun, Health, fix_run
+from .impute import Imputed, impute_run
 from .inference import sample_run, score_run, write_samples, write_scores
 from .kinds import DataConfig, RunConfig, RunData, RunKind
-from .mixed_data import Imputed, impute_run
+from .mixed_data import MixedConfig
 from .model_search import ModelSearch, fit_auto
 from .page import write_report
 from .prune import PrunedRun, prune_run
@@ -23,6 +24,7 @@ __all__ = [
     "FixedRun",
     "Health",
     "Imputed",
+    "MixedConfig",
     "ModelConfig",
     "ModelSearch",
     "PrunedRun",

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from kappaflow._checks import natural_int
-from kappaflow.data import check_writable
 from kappaflow.data.columns import find_column
 from kappaflow.data.load import read_source
-from kappaflow.data.write import TableWriter, table_writer
+from kappaflow.data.write import TableWriter
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.mixed import MixedParts, TableModel, chosen_rows, prepared
 from kappaflow.mixed.table_model import COLUMNS, RowScores
-from kappaflow.options import option
 from kappaflow.report.result import MixedLikelihood
 from kappaflow.runs.content import Content
 from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData
@@ -117,6 +114,15 @@ def parsed_kinds(texts: Sequence[str]) -> dict[str, str]:
             f"{wrong[0]!r}."
         )
     return {name: kind for name, _, kind in pairs}
+
+
+@dataclass(frozen=True)
+class MixedConfig(TableConfig):
+    """Which rows and columns a run on a table of mixed columns uses."""
+
+    def load(self) -> MixedData:
+        """Returns the rows: encoded, split and completed; equal rows are in one part."""
+        return mixed_data(self)
 
 
 def mixed_data(config: TableConfig) -> MixedData:
@@ -258,56 +264,6 @@ def _number_or_text(text: str) -> str | float:
         return float(text)
     except ValueError:
         return text
-
-
-@dataclass(frozen=True)
-class Imputed:
-    """The result of `impute_run`.
-
-    Attributes:
-        rows: Rows of the table.
-        completed: Rows that had a gap.
-        uncertain: Completed rows that were chosen from fewer than 10 effective draws.
-    """
-
-    rows: int
-    completed: int
-    uncertain: int
-
-
-def impute_run(
-    folder: str | Path,
-    data: str,
-    out: str,
-    *,
-    seed: int = 0,
-    **text: Any,  # noqa: ANN401
-) -> Imputed:
-    """Writes the rows of a table with each missing value drawn given the rest of its row.
-
-    Returns:
-        A summary.
-
-    Raises:
-        ArgumentError: The run has no model of mixed columns, or `out` cannot be written.
-        DataError: A column is not there, or a label was not among the training rows.
-    """
-    from kappaflow.runs.stored import open_run
-
-    natural_int("seed", seed)
-    check_writable(out, read=data)
-    run = open_run(Path(folder), None, finished=True)
-    if not is_mixed(run.config):
-        raise ArgumentError(
-            "'run' should be one with kinds of columns, which models missing values: fit the "
-            f"table with {option('kinds', AUTO)}."
-        )
-    raw = read_source(data, run.config.reading(**text))
-    completed = table_model(run).impute(raw, seed=seed)
-    with table_writer(out) as writer:
-        writer.append(completed.frame)
-    sizes = completed.effective_size
-    return Imputed(len(sizes), int(np.isfinite(sizes).sum()), int((sizes < 10).sum()))
 
 
 def is_mixed(config: Any) -> bool:  # noqa: ANN401

@@ -88,10 +88,6 @@ class TableConfig(TableOptions, DataConfig):
 
         A table on disk is read, but its training rows are not written.
         """
-        if self.kinds is not None:
-            from kappaflow.runs.mixed_data import mixed_data
-
-            return mixed_data(self)
         if self.on_disk:
             return _from_disk(self, split_shown(_split_request(self), None, progress=False))
         return _in_memory(self)
@@ -107,7 +103,7 @@ class TableConfig(TableOptions, DataConfig):
         Yields:
             The rows.
         """
-        if self.kinds is not None or not self.on_disk:
+        if not self.on_disk:
             yield self.load()
             return
         request = _split_request(self)
@@ -233,6 +229,8 @@ class TableData(RunData):
 
 def _in_memory(config: TableConfig) -> TableData:
     """Returns rows in memory: loaded, examined, repaired and split."""
+    if config.kinds is not None:
+        raise ArgumentError("'kinds' should be given to a MixedConfig, got a TableConfig.")
     if config.against is not None and config.data == "-":
         raise ArgumentError("'against' needs data that can be read twice, not standard input.")
     loaded = read_table(config.data, config.reading(), config.weights)

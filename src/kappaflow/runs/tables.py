@@ -25,7 +25,7 @@ from kappaflow.report.result import TABLE
 from kappaflow.report.tables import table_page
 from kappaflow.results import Part
 from kappaflow.runs.kinds import Examine, OpenRun, RunConfig, RunKind
-from kappaflow.runs.mixed_data import MixedSamples, MixedScores, is_mixed
+from kappaflow.runs.mixed_data import MixedSamples, MixedScores, is_mixed, mixed_data
 from kappaflow.runs.samples import Samples, finite_table
 from kappaflow.runs.scores import Scores
 from kappaflow.runs.table_content import table_matcher
@@ -62,6 +62,8 @@ class TableRunConfig(RunConfig[TableConfig]):
 
     def read_again(self, source: TableConfig) -> TableData:
         """Returns the data, without noise if the run added none, as an older version did."""
+        if source.kinds is not None:
+            return mixed_data(source)
         adds_none = source.repair is None and not self.widths
         return (replace(source, repair="keep") if adds_none else source).load()
 
