@@ -36,7 +36,7 @@ ROUNDS, LEAST_STEPS = 4, 20  # most rounds of a race; fewest steps of a model in
 CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
 OVERFIT_DECAY = 1.0  # weight decay of a model of one normal base once it overfits
 TIED = 0.01  # most nats between two models of which the better conditioned one wins
-MOST_RATIO = 0.5  # of the gain of a doubling of the training to that of the one before
+MOST_RATIO = 0.25  # of the gain of a doubling of the training to that of the one before
 DECAY = 0.1  # weight decay of autoregressive layers before that
 Starts = dict[str, list[dict[str, Tensor]]]  # states of fitted layers by the kind of start
 
@@ -258,16 +258,16 @@ class Racer:
 
     @property
     def forecast(self) -> float:
-        """The NLL that a long training tends to.
+        """The NLL after twice the training.
 
-        Each doubling of a training gains less than the one before, by the ratio of its last two
-        gains. With fewer than four epochs that is not known, and no gain is counted.
+        That gains less than the doubling before, by the ratio of the last two gains, or by a
+        quarter. With fewer than four epochs the ratio is not known, and no gain is counted.
         """
         before, last = self.gains
         if not (math.isfinite(before) and math.isfinite(last) and before > 0):
             return self.nll
         ratio = min(MOST_RATIO, max(0.0, last / before))
-        return self.nll - last * ratio / (1 - ratio)
+        return self.nll - last * ratio
 
     @property
     def weights(self) -> Tensor | None:
