@@ -66,7 +66,7 @@ SPOKEN = {  # what the values are called in messages
 LABELS = 200  # most labels of a category that is detected
 MOST_LABELS = 2000  # most labels of a category that the user names
 REPEATS = 2  # fewest rows for each label on average
-SHARE = 0.05  # of the rows: a value that so many hold becomes a label
+SHARE = 0.01  # of the rows, at least, of a value that becomes a label
 PAIRS = ({"false", "true"}, {"no", "yes"})
 SAMPLES_NUMBERED = "not modeled; samples are numbered"
 

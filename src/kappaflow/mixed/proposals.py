@@ -112,14 +112,21 @@ class Proposals(nn.Module):
         return result, log_q
 
     @torch.no_grad()
-    def marginal(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def stand_ins(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Returns independent draws of each column (N, D), and the log-density of each (N, D).
 
-        They fill the numbers that a label stands for.
+        They fill the numbers that a label stands for. Each column is normal, before the map to
+        its domain, with the median and about the spread of its values.
         """
-        scores = torch.randn(rows, self.columns, dtype=torch.float64, generator=generator)
-        values, log_slopes = self.values(scores)
-        return values, log_slopes - scores**2 / 2 - math.log(2 * math.pi) / 2
+        noise = torch.randn(rows, self.columns, dtype=torch.float64, generator=generator)
+        values, log_q = torch.empty_like(noise), -(noise**2) / 2 - math.log(2 * math.pi) / 2
+        low, middle, high = (int((levels() < level).sum()) for level in (-1.0, 0.0, 1.0))
+        for number, (domain, knots) in enumerate(zip(self.domains, self.knots, strict=True)):
+            spread = (knots[high] - knots[low]) / 2
+            points = knots[middle] + spread * noise[:, number]
+            values[:, number], slope = _bounded(points, domain)
+            log_q[:, number] -= spread.log() + slope
+        return values, log_q
 
     @lru_cache(maxsize=256)  # noqa: B019 - one object a table
     def _conditional(self, gone: tuple[bool, ...]) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def blurred(
     """
     numbers, log_q = numbers.clone(), torch.zeros(len(numbers), dtype=torch.float64)
     if gaps.replaced.any():
-        values, each = proposals.marginal(len(numbers), generator)
+        values, each = proposals.stand_ins(len(numbers), generator)
         numbers = torch.where(gaps.replaced, values, numbers)
         log_q += torch.where(gaps.replaced, each, 0.0).sum(1)
     cells = gaps.in_cells

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,10 +29,13 @@ from kappaflow.mixed.rows import blurred, gaps_of
 from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
 
+if TYPE_CHECKING:
+    import polars as pl
+
 COLUMNS, LABELS = "columns.json", "columns.safetensors"
 VERSION = 1
-DRAWS = 64  # of each row with a gap, for its density
-MORE, UNCERTAIN = 16, 0.05  # times as many for rows whose density is this uncertain, in nats
+DRAWS = 8, 64, 1_024  # of a row with a gap for its density: more for those that stay uncertain
+UNCERTAIN = 0.05  # nats of Monte Carlo error
 COMPLETIONS = 256  # of each row with a gap, of which one is chosen
 AT_ONCE = 16_384  # rows and draws in one pass
 LEAST_DRAWS = 16_384  # of a row of which only some values are given
@@ -113,7 +116,7 @@ class TableModel:
 
         Args:
             data: Rows with the columns of the table, in any order.
-            draws: Draws for each row with a gap. By default 64, and 1,024 for rows whose
+            draws: Draws for each row with a gap. By default 8; then 64 and 1,024 for rows whose
                 log-density is still uncertain by more than 0.05 nats.
             seed: Seed of the draws.
 
@@ -122,12 +125,11 @@ class TableModel:
         """
         rows = self._encoded(_raw(data))
         results, gaps = np.zeros((3, len(rows.codes))), self._has_gaps(rows)
-        count = DRAWS if draws is None else positive_int("draws", draws)
         results[:, ~gaps] = self._scores(at(rows, ~gaps), 1, seed)
-        results[:, gaps] = self._scores(at(rows, gaps), count, seed)
-        if draws is None:
-            again = results[1] > UNCERTAIN
-            results[:, again] = self._scores(at(rows, again), MORE * DRAWS, seed)
+        results[1, gaps] = math.inf
+        for count in DRAWS if draws is None else (positive_int("draws", draws),):
+            some = results[1] > UNCERTAIN
+            results[:, some] = self._scores(at(rows, some), count, seed)
         results[2, ~gaps] = math.inf
         results[:2, np.hstack([rows.missing, rows.codes < 0]).all(1)] = 0.0  # nothing is there
         return RowScores(*results)
@@ -414,7 +416,7 @@ def _filled_in(
     source = nw.from_native(data, eager_only=True, pass_through=True)
     values = nw.from_native(completed, eager_only=True)
     if not isinstance(source, nw.DataFrame):  # a file, whose numbers were all read as floats
-        series = [column.series.rename(name).to_polars() for name, column in raw.columns.items()]
+        series = [_whole(c.series.rename(name).to_polars()) for name, c in raw.columns.items()]
         frame = pl.DataFrame(series)
         dtypes = [pl.col(name).cast(completed.schema[name]) for name in missing]
         source = nw.from_native(frame.with_columns(dtypes), eager_only=True)
@@ -425,6 +427,13 @@ def _filled_in(
             drawn = values[name].cast(source[name].dtype).to_list()
             changed.append(source[name].scatter(index, [drawn[row] for row in index]))
     return source.with_columns(*changed).to_native()
+
+
+def _whole(series: "pl.Series") -> "pl.Series":
+    """Returns a column of floats as integers, if all are whole."""
+    if not series.dtype.is_float() or not (series.drop_nulls() % 1 == 0).all():
+        return series
+    return series.cast(int, strict=False)
 
 
 def _digest(content: bytes) -> str:

@@ -52,10 +52,12 @@ def key_figures(report: TableReport) -> list[KeyFigure]:
 def _likelihood_figures(result: Result) -> list[KeyFigure]:
     test = result.test
     name = "Held-out NLL" if result.padding is None else "Bound on the held-out NLL"
+    name += " of the numbers given the labels" if result.mixed else ""
     note = f"{fixed(gaussian_of(result), 2)} for a Gaussian; lower is better"
     if result.is_joint:
         name, note = "Joint NLL with the padding", NO_LIKELIHOOD
     return [
+        *_mixed_figures(result.mixed),
         KeyFigure(
             f"{name}, standardized",
             with_error(test.nll_standardized, test.standard_error),
@@ -64,7 +66,6 @@ def _likelihood_figures(result: Result) -> list[KeyFigure]:
             is_finite(test.nll_standardized),
         ),
         *_weighted_figures(result.padding),
-        *_mixed_figures(result.mixed),
         KeyFigure(
             f"{name}, input units",
             with_error(test.nll, test.standard_error),
