@@ -18,6 +18,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "kappaflow.depth": ("prune", "PrunedFlow", "PruneTrial"),
     "kappaflow.energies": ("importance_sample", "ImportanceSamples"),
     "kappaflow.flows.standardization": ("Standardization",),
+    "kappaflow.mixed": ("RowScores", "Completed", "ColumnKind"),
+    "kappaflow.runs": ("TableFit",),
     "kappaflow.rewrite.certificate": ("Difference", "Replaced"),
     "kappaflow.estimator": (),
     "kappaflow.interop.exports": ("Exported",),
@@ -45,6 +47,12 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
         "Training",
         ("kappaflow.training", "kappaflow.runs"),
         "Guides: [a table](tutorial-table.md), [condition budgets](condition-budget.md).",
+    ),
+    (
+        "Tables of mixed columns",
+        ("kappaflow.mixed", "kappaflow.runs.fit_table"),
+        "Labels, counts, dates and missing values. Guide: [tables of mixed "
+        "columns](mixed-tables.md).",
     ),
     (
         "Energies",

