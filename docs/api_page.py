@@ -18,7 +18,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "kappaflow.depth": ("prune", "PrunedFlow", "PruneTrial"),
     "kappaflow.energies": ("importance_sample", "ImportanceSamples"),
     "kappaflow.flows.standardization": ("Standardization",),
-    "kappaflow.mixed": ("RowScores", "Completed", "ColumnKind"),
+    "kappaflow.mixed": ("Completed", "ColumnKind"),
     "kappaflow.runs": ("TableFit",),
     "kappaflow.rewrite.certificate": ("Difference", "Replaced"),
     "kappaflow.estimator": (),
