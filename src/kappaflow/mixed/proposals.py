@@ -16,6 +16,7 @@ from kappaflow.mixed.curves import KNOTS, interpolated, knots_of, levels
 ROUNDS = 15  # of expectation and maximization
 RIDGE = 1e-3  # added to variances of 1
 DEGREES = 5.0  # of freedom of the draws: proposals need wider tails than what they stand for
+LEAST = 1e-30  # distance from an end at 0, in units of 2**20
 WIDER = 1.1  # times the spread of the Gaussian copula
 
 
@@ -144,6 +145,7 @@ def _unbounded(column: Tensor, domain: Interval | None) -> Tensor:
     """Returns the values of a column without the ends of its domain, by logarithms."""
     if domain is None:
         return column
+    column = inside(column, domain)
     result = torch.zeros_like(column)
     if domain.low is not None:
         result = result + (column - domain.low).log()
@@ -156,11 +158,20 @@ def _bounded(points: Tensor, domain: Interval | None) -> tuple[Tensor, Tensor]:
         return points, torch.zeros_like(points)
     low, high = domain.low, domain.high
     if high is None:
-        return (low or 0.0) + points.exp(), points
+        return inside((low or 0.0) + points.exp(), domain), points
     if low is None:
-        return high - (-points).exp(), -points
+        return inside(high - (-points).exp(), domain), -points
     slope = math.log(high - low) + logsigmoid(points) + logsigmoid(-points)
-    return low + (high - low) * points.sigmoid(), slope
+    return inside(low + (high - low) * points.sigmoid(), domain), slope
+
+
+def inside(column: Tensor, domain: Interval | None) -> Tensor:
+    """Returns a column whose values are not on an end of a domain, also in float32."""
+    for end, sign in () if domain is None else ((domain.low, 1), (domain.high, -1)):
+        if end is not None:
+            limit = end + sign * max(abs(end), LEAST) * 2.0**-20
+            column = column.clamp(min=limit) if sign > 0 else column.clamp(max=limit)
+    return column
 
 
 def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
