@@ -13,7 +13,7 @@ from kappaflow.data.labels import SIGN
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.mixed.encoding import Encoded, Encoding
 from kappaflow.mixed.labels import Labels
-from kappaflow.mixed.proposals import Proposals
+from kappaflow.mixed.proposals import Proposals, inside
 
 SEED = 20071  # of the draws that fill gaps before a training
 
@@ -135,9 +135,13 @@ class FilledBatches:
         self._read = (
             torch.zeros(len(rows), width) if context is None else torch.from_numpy(context)
         )
-        self._filled = torch.from_numpy(rows.table.values.copy())
-        self._centers = torch.where(rows.gaps.replaced, self._filled, rows.numbers)
-        self._log_q = torch.full((len(rows),), -torch.inf, dtype=torch.float64)  # of these
+        filled = torch.from_numpy(rows.table.values)
+        self._centers = torch.where(rows.gaps.replaced, filled, rows.numbers)
+        incomplete = rows.gaps.missing.any(1)
+        self._place = incomplete.cumsum(0) - 1
+        log_q = torch.full((int(incomplete.sum()),), -torch.inf, dtype=torch.float64)
+        #: The rows with missing numbers, and the log-density of their draws, for a checkpoint.
+        self.state = {"filled": filled[incomplete], "log_q": log_q}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -150,13 +154,14 @@ class FilledBatches:
         rows, gaps = self.rows, self.rows.gaps.at(index)
         # the noise follows from the rows of the batch, so that a resumed training repeats it
         generator = torch.Generator().manual_seed(int(index.sum()) * 1_000_003 + int(index[0]))
-        known = torch.where(gaps.missing, self._filled[index], self._centers[index])
-        values, _ = blurred(known, gaps, rows.proposals, generator)
+        values, _ = blurred(self._centers[index], gaps, rows.proposals, generator)
         batch = self._static.at(index)
         some = torch.nonzero(gaps.missing.any(1))[:, 0]
         if len(some):
-            parts = values[some], gaps.at(some), batch.at(some)
-            values[some] = self._moved(index[some], *parts, generator)
+            gaps = gaps.at(some)
+            before = self.state["filled"][self._place[index[some]]]
+            now = torch.where(gaps.missing, before, values[some])
+            values[some] = self._moved(index[some], now, gaps, batch.at(some), generator)
         return replace(batch, x=values.to(batch.x))
 
     @torch.no_grad()
@@ -164,20 +169,20 @@ class FilledBatches:
         self, rows: Tensor, now: Tensor, gaps: Gaps, batch: Batch, generator: torch.Generator
     ) -> Tensor:
         """Returns rows after a step of Metropolis and Hastings for their missing numbers."""
-        centers, read = self._centers[rows], self._read[rows]
+        centers, read, place = self._centers[rows], self._read[rows], self._place[rows]
         drawn, log_q = self.rows.proposals.drawn(centers, read, gaps.missing, generator)
         proposed = torch.where(gaps.missing, drawn, now)
         context = None if batch.context is None else batch.context.repeat(2, 1)
         with evaluation_mode(self.flow):
             log_p = self.flow.log_prob(torch.cat([now, proposed]).to(batch.x), context)
-        before, after = log_p.double().cpu().nan_to_num(-torch.inf).chunk(2)
-        known = self._log_q[rows]
+        before, after = log_p.double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf).chunk(2)
+        known = self.state["log_q"][place]
         ratio = torch.where(known.isinf(), torch.inf, after - before + known - log_q)
         threshold = torch.rand(len(now), dtype=torch.float64, generator=generator).log()
         accepted = (ratio > threshold) & after.isfinite()
-        self._log_q[rows] = torch.where(accepted, log_q, known)
-        self._filled[rows] = torch.where(accepted[:, None], proposed, now)
-        return self._filled[rows]
+        self.state["log_q"][place] = torch.where(accepted, log_q, known)
+        self.state["filled"][place] = torch.where(accepted[:, None], proposed, now)
+        return self.state["filled"][place]
 
 
 def _shortened(values: Tensor) -> Tensor:
@@ -207,7 +212,10 @@ def filled_rows(
     read, gaps = labels.read(codes), gaps_of(numbers, codes, encoding)
     values, _ = blurred(numbers, gaps, proposals, generator)
     drawn, _ = proposals.drawn(values, read, gaps.missing, generator)
-    values = torch.where(gaps.missing | gaps.replaced, _shortened(drawn), drawn)
+    columns = zip(_shortened(drawn).T, encoding.domains, strict=True)
+    parts = [inside(column, domain)[:, None] for column, domain in columns]
+    shortened = torch.cat([drawn[:, :0], *parts], dim=1)
+    values = torch.where(gaps.missing | gaps.replaced, shortened, drawn)
     names = context_names(encoding)
     table = replace(
         like,

@@ -40,6 +40,7 @@ class Energy:
         self.flow, self.log_density, self.settings = flow.eval(), log_density, settings
         self.steps, self.steps_per_epoch = settings.steps, settings.measure_every
         self.start: State = {}
+        self.rows: State = {}
         self._beta, self._beta_of_best = 0.0, 0.0  # of the last step, of the best weights
         self.causes = (
             "(a) log_density overflows or is undefined at samples of the flow, bound it or smooth "

@@ -150,6 +150,7 @@ class Training:
             "average": self.average.state(),
             "best": self.best,
             "start": self.objective.start,
+            "rows": self.objective.rows,
             "optimizer": optimizer,
         }
 
@@ -159,6 +160,10 @@ class Training:
         self.average.restore(groups["average"])
         self.best = copied_as(groups["best"], self.best)
         self.objective.start = copied_as(groups.get("start", {}), self.objective.start)
+        if "rows" in groups:  # a search has none
+            rows = copied_as(groups["rows"], self.objective.rows)
+            for name, tensor in rows.items():
+                self.objective.rows[name].copy_(tensor)
         entries: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")

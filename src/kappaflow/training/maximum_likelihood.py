@@ -61,6 +61,7 @@ class MaximumLikelihood:
         self.steps = self.steps_per_epoch * self.epochs
         self.patience = settings.epochs_of_patience(self.steps_per_epoch)
         self.margin = max(OVERFIT_NATS, DEVIATION / len(validation) ** 0.5)
+        self.rows: State = getattr(train, "state", {})
         self.start: State = {}  # the weights towards which those are moved that exceed the budget
         if settings.condition_budget is not None:
             self.start = copied(flow.state_dict())

@@ -40,7 +40,7 @@ class Objective(Protocol):
     for it. `value` is the figure that decides which weights are the best. `causes` are the likely
     causes of steps that are not finite. `margin` is a rise of the value that is no chance.
     `compiled` tells whether torch compiles the steps. `start` has more tensors of a checkpoint,
-    if any.
+    if any, and `rows` those that batches change.
     """
 
     flow: Flow
@@ -54,6 +54,7 @@ class Objective(Protocol):
     patience: int
     margin: float
     start: State
+    rows: State
 
     def follow(self, progress: "Progress") -> None:
         """Receives the progress of the training, at the beginning and when it is restored."""
