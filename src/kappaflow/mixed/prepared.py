@@ -68,6 +68,8 @@ def chosen_rows(
             "'context' should be left out with 'kinds': a table model has all columns in its "
             "density, and samples given some of them by sample_given."
         )
+    if raw.row_count == 0:
+        raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
     if reading.columns is not None:
         named = {find_column(raw, name, "columns").name for name in reading.columns}
         reading = replace(reading, exclude=(*reading.exclude, *(set(raw.columns) - named)))
@@ -164,4 +166,4 @@ def _warnings(train: Table, domains: dict[str, Interval]) -> tuple[str, ...]:
     """Returns warnings on the numbers; DataError if they have no density."""
     if not train.columns:
         return ()
-    return prepare_table(train, domains=domains, repair="keep").warnings
+    return prepare_table(train, domains=domains, repair="keep", offered=()).warnings
