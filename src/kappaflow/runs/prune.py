@@ -9,8 +9,10 @@ from typing import Any
 from kappaflow.depth import PrunedFlow, prune
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG, load, read_config
+from kappaflow.options import option
 from kappaflow.results import to_plain
 from kappaflow.runs.derived_run import StoredRun, write_derived_run
+from kappaflow.runs.mixed_data import MixedData
 from kappaflow.runs.table_data import TableData
 from kappaflow.storage import atomic_directory, write_bytes
 from kappaflow.training import log_prob_of
@@ -82,6 +84,11 @@ def prune_run(
         raise ArgumentError(
             f"'run' should be a run on a table in memory whose data has not changed: pruning "
             f"trains on it, and that of {old} is missing, has changed, or is not such a table."
+        )
+    if isinstance(data, MixedData):
+        raise ArgumentError(
+            f"'run' should be a run without kinds of columns: pruning trains on complete rows of "
+            f"numbers, and {old} has {option('kinds')}."
         )
     stored = (read_config(old / CONFIG).run or {})["training"]
     kept = {name: stored[name] for name in ("seed", "batch_size") if name in stored}
