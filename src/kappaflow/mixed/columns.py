@@ -62,6 +62,11 @@ class ColumnEncoding(BaseModel):
     domain: Interval | None = None
     time: TimeScale | None = None
 
+    @property
+    def is_modeled(self) -> bool:
+        """Whether it has a number or a code."""
+        return self.is_number or self.is_count or bool(self.labels)
+
 
 def described(column: ColumnEncoding) -> ColumnEncoding:
     """Returns a column that also says how it is modeled."""

@@ -164,7 +164,7 @@ class Encoding(BaseModel):
             DataError: A column is missing or holds values of another type, a label is unknown, or
                 a number is infinite, outside of its domain, or not whole in a column of integers.
         """
-        used = [c for c in self.columns if c.is_number or c.labels or c.is_count]
+        used = [column for column in self.columns if column.is_modeled]
         _check_columns(raw, [column.name for column in used])
         rows = raw.row_count
         numbers = np.empty((rows, len(self.numbers)))

@@ -26,6 +26,7 @@ from kappaflow.mixed.heads import CountHead, Head, LabelHead
 from kappaflow.mixed.labels import Labels
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import blurred, gaps_of
+from kappaflow.mixed.values import frame_like, source_type
 from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
 
@@ -138,6 +139,13 @@ class TableModel:
         parts = [_scores(log_w) for *_, log_w in self._drawn(rows, draws, seed)]
         return np.concatenate([np.zeros((3, 0)), *parts], axis=1)
 
+    def labels_log_prob(self, data: Any, *, seed: int = 0) -> FloatArray:  # noqa: ANN401
+        """Returns log p of the labels that are there, (N,), without the numbers."""
+        generator = torch.Generator().manual_seed(natural_int("seed", seed))
+        codes = torch.from_numpy(self._encoded(_raw(data)).codes).repeat_interleave(DRAWS, dim=0)
+        _, log_w = self.labels.filled(codes, self.possible, generator)
+        return _scores(log_w.double().view(-1, DRAWS))[0]
+
     def sample(self, n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
         """Returns a frame of n sampled rows: complete, with the dtypes of the table."""
         generator = torch.Generator().manual_seed(natural_int("seed", seed))
@@ -162,19 +170,25 @@ class TableModel:
         import narwhals as nw
         import polars as pl
 
-        unknown = [name for name in given if name not in self.names]
+        modeled = [column.name for column in self.encoding.columns if column.is_modeled]
+        unknown = [name for name in given if name not in modeled]
         if unknown or not given:
             raise ArgumentError(
                 f"'given' should name columns of the table, got {unknown or 'none'}: the columns "
-                f"are {', '.join(self.names)}."
+                f"are {', '.join(modeled)}."
             )
-        row = pl.DataFrame({name: [given.get(name)] for name in self.names}, strict=False)
+        row = pl.DataFrame({name: [given.get(name)] for name in modeled}, strict=False)
         rows, count = self._encoded(_raw(row)), max(4 * positive_int("n", n), LEAST_DRAWS)
+        missing = [name for name, gone in self._missing(rows).items() if gone[0] and name in given]
+        if missing:
+            raise ArgumentError(
+                f"'given' should have a value for {missing[0]!r}, got {given[missing[0]]}."
+            )
         numbers, codes, log_w = (
             torch.cat(parts, dim=1) for parts in zip(*self._drawn(rows, count, seed), strict=True)
         )
         chosen, size = _chosen(log_w[0], n, seed)
-        if size < min(n, LEAST_SIZE):
+        if size < LEAST_SIZE:
             raise DataError(
                 f"only {size:.1f} of {count:,} draws agree with the given values, which are far "
                 "from the training rows: give fewer values, or values nearer to them."
@@ -195,6 +209,7 @@ class TableModel:
         Raises:
             DataError: A column is not there, or a label was not among the training rows.
         """
+        natural_int("seed", seed)
         raw = _raw(data)
         rows = self._encoded(raw)
         numbers, codes = (
@@ -209,8 +224,8 @@ class TableModel:
                 row = next(remaining)
                 (chosen,), sizes[row] = _chosen(weights, 1, generator)
                 numbers[row], codes[row] = x[chosen], label[chosen]
-        frame = self._frame(numbers, codes)
-        return Completed(_filled_in(raw, self._missing(rows), frame, data), sizes)
+        frame = self.encoding.decode(Encoded(numbers.numpy(), codes.numpy(), rows.missing))
+        return Completed(_filled_in(_source(raw, data, frame), self._missing(rows), frame), sizes)
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Writes the model to a directory, each file whole or not at all.
@@ -218,13 +233,19 @@ class TableModel:
         Raises:
             ArgumentError: The directory already holds a model.
         """
+        if not overwrite and (Path(path) / COLUMNS).exists():
+            raise ArgumentError(
+                f"'path' should be a new folder, {path} holds a saved model: pass overwrite=True "
+                "to replace it."
+            )
         folder = make_directory(path)
         if self.flow is not None:
             save(self.flow, folder, overwrite=overwrite)
         self.write_columns(folder)
 
     def write_columns(self, folder: Path) -> None:
-        """Writes all but the flow to a folder."""
+        """Writes all but the flow to a folder, which is made if it is missing."""
+        make_directory(folder)
         fields = {"version": VERSION, **self.encoding.model_dump(mode="json")}
         content = json.dumps(fields).encode()
         tensors = {
@@ -254,13 +275,20 @@ class TableModel:
             if content.pop("version", None) != VERSION:
                 raise FileError(f"{folder / COLUMNS} is of another version of kappaflow.")
             encoding = Encoding.model_validate(content)
-        except (ValidationError, ValueError) as error:
-            raise FileError(f"{folder / COLUMNS} is damaged ({error}).") from None
+        except ValidationError as error:
+            first = error.errors()[0]["msg"]
+            raise FileError(f"{folder / COLUMNS} is damaged: {first}.") from None
+        except (TypeError, ValueError) as error:
+            raise FileError(f"{folder / COLUMNS} is damaged: {error}.") from None
         labels, proposals = new_parts(encoding)
         for name, part in (("labels.", labels), ("proposals.", proposals)):
             own = {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
             load_tensors(part, own, folder / LABELS)
-        return cls(encoding, labels.eval(), proposals, load(folder) if encoding.numbers else None)
+        flow = load(folder) if encoding.numbers else None
+        expected = (len(encoding.numbers),), sum(labels.counts)
+        if flow is not None and (flow.event_shape, flow.context_features) != expected:
+            raise FileError(f"{folder} has a flow of other columns than those of {COLUMNS}.")
+        return cls(encoding, labels.eval(), proposals, flow)
 
     def _missing(self, rows: Encoded) -> dict[str, BoolArray]:
         """Returns which rows miss a value of each column."""
@@ -269,11 +297,6 @@ class TableModel:
         for name, gone in zip(encoding.numbers, rows.missing.T, strict=True):
             result[name] = gone | result.get(name, False)
         return result
-
-    @property
-    def names(self) -> list[str]:
-        """The columns of a sample."""
-        return [column.name for column in self.encoding.columns if column.kind != "left_out"]
 
     def _encoded(self, raw: RawTable) -> Encoded:
         return self.encoding.encode(raw, completes=True)
@@ -403,37 +426,46 @@ def _context(flow: Flow, read: Tensor) -> Tensor | None:
     return read.to(flow.device, flow.dtype) if read.shape[1] else None
 
 
-def _filled_in(
-    raw: RawTable,
-    missing: Mapping[str, BoolArray],
-    completed: Any,  # noqa: ANN401
-    data: Any,  # noqa: ANN401
-) -> Any:  # noqa: ANN401
-    """Returns the rows of a source, whose missing values are those of the completed rows."""
+def _source(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  # noqa: ANN401
+    """Returns a frame of pandas or polars as it is, and the rows of other sources as one of polars.
+
+    Text files hold all numbers as floats: whole ones become integers.
+    """
     import narwhals as nw
     import polars as pl
 
     source = nw.from_native(data, eager_only=True, pass_through=True)
-    values = nw.from_native(completed, eager_only=True)
-    if not isinstance(source, nw.DataFrame):  # a file, whose numbers were all read as floats
-        series = [_whole(c.series.rename(name).to_polars()) for name, c in raw.columns.items()]
-        frame = pl.DataFrame(series)
-        dtypes = [pl.col(name).cast(completed.schema[name]) for name in missing]
-        source = nw.from_native(frame.with_columns(dtypes), eager_only=True)
-    changed = []
-    for name, gone in missing.items():
-        index = np.flatnonzero(gone).tolist()
-        if index:
-            drawn = values[name].cast(source[name].dtype).to_list()
-            changed.append(source[name].scatter(index, [drawn[row] for row in index]))
-    return source.with_columns(*changed).to_native()
+    if isinstance(source, nw.DataFrame):
+        library = source.implementation
+        if library.is_polars() or library.is_pandas():
+            return data
+    series = []
+    for name, column in raw.columns.items():
+        own: Any = column.series.rename(name).to_polars()
+        whole: Any = source_type(column, is_date=False).polars_type()
+        completes = completed.schema.get(name, whole).is_float()
+        series.append(own if completes or not own.dtype.is_numeric() else own.cast(whole))
+    return pl.DataFrame(series)
 
 
-def _whole(series: "pl.Series") -> "pl.Series":
-    """Returns a column of floats as integers, if all are whole."""
-    if not series.dtype.is_float() or not (series.drop_nulls() % 1 == 0).all():
-        return series
-    return series.cast(int, strict=False)
+def _filled_in(source: Any, missing: Mapping[str, BoolArray], completed: "pl.DataFrame") -> Any:  # noqa: ANN401
+    """Returns a frame whose missing values are those of the completed rows, in its own types."""
+    import polars as pl
+
+    gaps = {name: np.flatnonzero(gone) for name, gone in missing.items() if gone.any()}
+    if not gaps:
+        return source
+    drawn = frame_like(completed.select(list(gaps)), source)
+    if isinstance(source, pl.DataFrame):
+        columns = [source[n].scatter(i, drawn[n].gather(i)) for n, i in gaps.items()]
+        return source.with_columns(columns)
+    result = source.copy()
+    for name, index in gaps.items():
+        column = result.columns[[str(column) for column in result.columns].index(name)]
+        values = result[column].copy()
+        values.iloc[index] = drawn[column].array[index]
+        result[column] = values
+    return result
 
 
 def _digest(content: bytes) -> str:

@@ -71,16 +71,13 @@ class MixedData(TableData):
         """Returns the likelihood of all columns of all test rows, and that of the labels."""
         test = self.mixed.sources[-1]
         scores = model.log_prob(test)
-        codes = torch.from_numpy(model.encoding.encode(test).codes)
-        with torch.no_grad():
-            labels = -model.labels.log_prob(codes).mean().item()
         nll = torch.from_numpy(-scores.log_prob)
         return MixedLikelihood(
             rows=len(nll),
             nll=nll.mean().item(),
             standard_error=standard_error(nll),
             monte_carlo_error=float(np.sqrt((scores.standard_error**2).sum()) / len(nll)),
-            labels_nll=labels,
+            labels_nll=float(-model.labels_log_prob(test).mean()),
         )
 
     def held_out_scores(self, flow: Flow) -> np.ndarray:
