@@ -8,7 +8,7 @@ import torch
 
 from kappaflow.data import Table, split
 from kappaflow.data.columns import find_column, parse_condition
-from kappaflow.data.duplicates import groups_of
+from kappaflow.data.duplicates import groups_of, repeats_of
 from kappaflow.data.load import kept_rows
 from kappaflow.data.naming import FloatArray, IntArray
 from kappaflow.data.prepare import few_to_train_on, prepare_table
@@ -135,7 +135,11 @@ def prepared(
 
 
 def _grouped(raw: RawTable, encoded: Encoded, weights: FloatArray | None) -> Table:
-    """Returns the rows of a source as a table to split: equal rows have one group."""
+    """Returns the rows of a source as a table to split: equal rows have one group.
+
+    Not if half of the rows or more repeat others by chance, as in a table of labels: a split of
+    few different rows would leave labels out of the training.
+    """
     rows = np.hstack([encoded.numbers, encoded.codes.astype(np.float64)])
     table = Table(
         values=np.zeros((len(rows), 0)),
@@ -150,10 +154,13 @@ def _grouped(raw: RawTable, encoded: Encoded, weights: FloatArray | None) -> Tab
     return weighted(table, weights)
 
 
-def _groups(rows: FloatArray) -> IntArray:
-    """Returns the number of the group of equal rows of each row; NaN equals NaN."""
+def _groups(rows: FloatArray) -> IntArray | None:
+    """Returns the number of the group of equal rows of each row, None for no groups."""
     names = tuple(map(str, range(rows.shape[1])))
-    return groups_of(Table(rows, names, np.arange(1, len(rows) + 1), ""))
+    table = Table(rows, names, np.arange(1, len(rows) + 1), "")
+    repeats = repeats_of(table)
+    by_chance = not repeats.unexpected and 2 * repeats.total >= len(rows)
+    return None if by_chance else groups_of(table)
 
 
 def _complete(rows: IncompleteRows) -> Table:

@@ -16,7 +16,7 @@ from kappaflow.mixed.curves import KNOTS, interpolated, knots_of, levels
 ROUNDS = 15  # of expectation and maximization
 RIDGE = 1e-3  # added to variances of 1
 DEGREES = 5.0  # of freedom of the draws: proposals need wider tails than what they stand for
-LEAST = 1e-30  # distance from an end at 0, in units of 2**20
+LEAST = 1e-30  # distance from an end at 0, in units of 2**22
 WIDER = 1.1  # times the spread of the Gaussian copula
 
 
@@ -169,7 +169,7 @@ def inside(column: Tensor, domain: Interval | None) -> Tensor:
     """Returns a column whose values are not on an end of a domain, also in float32."""
     for end, sign in () if domain is None else ((domain.low, 1), (domain.high, -1)):
         if end is not None:
-            limit = end + sign * max(abs(end), LEAST) * 2.0**-20
+            limit = end + sign * max(abs(end), LEAST) * 2.0**-22
             column = column.clamp(min=limit) if sign > 0 else column.clamp(max=limit)
     return column
 
