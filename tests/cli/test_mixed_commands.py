@@ -15,6 +15,7 @@ from tests.cli.conftest import fitted, read, refused
 
 import kappaflow as kf
 from kappaflow.mixed import TableModel
+from kappaflow.runs.stored import read_run, reload_data
 
 SMALL = ("--depth", 2, "--hidden", 8, "--max-epochs", 3, "--quiet")
 
@@ -81,6 +82,27 @@ def test_scores_are_those_of_the_model_of_the_run_with_their_errors(run, mixed, 
     assert scores["percentile"].is_between(0, 100).all()
     ordered = scores.sort("log_prob")["percentile"].to_numpy()
     assert (np.diff(ordered) >= 0).all() and 30 < scores["percentile"].mean() < 70
+
+
+def test_weights_count_in_the_likelihood_of_all_columns(run, people, tmp_path):
+    """A weighted mean over all held-out rows, also those with gaps, and its standard error."""
+    folder = tmp_path / "run"
+    words = ("--kinds", "auto", "--columns", "region", "age", "--weights", "code")
+    done = run("fit", people, *words, "--out", folder, *SMALL)
+    assert done.status == 0, done.err
+    result, rows = (
+        read(folder, "result.json")["mixed"],
+        reload_data(read_run(folder)).mixed.sources,
+    )
+    assert result["rows"] == rows[-1].row_count
+    source = pl.read_csv(people)
+    kept = source.filter(pl.Series(np.isin(np.arange(400), rows[-1].lines - 2)))
+    model = TableModel.load(folder)
+    nll = -model.log_prob(kept).log_prob
+    np.testing.assert_allclose(result["nll"], np.average(nll, weights=kept["code"]), rtol=1e-6)
+    assert abs(result["nll"] - nll.mean()) > 1e-4
+    labels = np.average(-model.labels_log_prob(kept), weights=kept["code"])
+    np.testing.assert_allclose(result["labels_nll"], labels, rtol=1e-6)
 
 
 def test_samples_have_the_columns_and_the_types_of_the_table(run, mixed, people, tmp_path):

@@ -151,14 +151,14 @@ def test_draws_stay_inside_of_domains_in_float32_too(name):
     if domain is None:
         return
     generator = np.random.default_rng(2)
-    x = np.clip(generator.normal(size=300) * 40, -80, 80)
+    x = np.clip(generator.normal(size=300) * 40, -110, 110)
     low, high = domain.low, domain.high
     if high is None:
         values = low + np.exp(np.minimum(x, 20) - 12 * (low > 0))
     elif low is None:
         values = high - np.exp(np.minimum(x, 20) - 12)
     else:
-        values = low + (high - low) / (1 + np.exp(-x / 4))
+        values = low + (high - low) / (1 + np.exp(-x / 7))
     inside = ~(domain.outside(values) | np.isin(values, [low, high]))
     proposals = Proposals((domain,), 0).fit(values[inside, None], np.zeros((inside.sum(), 0)))
     drawn, log_q = draws_of(proposals, (np.nan,), (True,), 20_000)

@@ -38,6 +38,7 @@ class MixedParts:
         tables: Each part with its gaps filled once. Parts to validate or test with have only the
             rows without missing numbers, if there are 100 or more.
         sources: The rows of each part in the source, all of them.
+        weights: The weights of these, None if all rows count equally.
         train: The training rows with gaps.
         domains: The domains of the numbers.
         notes: Sentences on the columns and the data.
@@ -50,6 +51,7 @@ class MixedParts:
     proposals: Proposals
     tables: tuple[Table, ...]
     sources: tuple[RawTable, ...]
+    weights: tuple[FloatArray | None, ...]
     train: IncompleteRows
     domains: dict[str, Interval]
     notes: tuple[str, ...]
@@ -127,6 +129,7 @@ def prepared(
         proposals,
         tables,
         tuple(raw.select(np.isin(np.arange(raw.row_count), index)) for index in rows),
+        tuple(_in_order(part) for part in parts),
         filled[0],
         domains,
         (*raw.notes, *(column.about for column in encoding.columns)),
@@ -161,6 +164,11 @@ def _groups(rows: FloatArray) -> IntArray | None:
     repeats = repeats_of(table)
     by_chance = not repeats.unexpected and 2 * repeats.total >= len(rows)
     return None if by_chance else groups_of(table)
+
+
+def _in_order(part: Table) -> FloatArray | None:
+    """Returns the weights of the rows of a part in the order of the source."""
+    return None if part.weights is None else part.weights[np.argsort(part.rows)]
 
 
 def _complete(rows: IncompleteRows) -> Table:

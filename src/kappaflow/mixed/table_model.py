@@ -427,7 +427,7 @@ def _context(flow: Flow, read: Tensor) -> Tensor | None:
 
 
 def _source(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  # noqa: ANN401
-    """Returns a frame of pandas or polars as it is, and the rows of other sources as one of polars.
+    """Returns a frame of pandas or polars itself, and other sources as a frame of polars.
 
     Text files hold all numbers as floats: whole ones become integers.
     """
@@ -443,8 +443,9 @@ def _source(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  # noqa
     for name, column in raw.columns.items():
         own: Any = column.series.rename(name).to_polars()
         whole: Any = source_type(column, is_date=False).polars_type()
-        completes = completed.schema.get(name, whole).is_float()
-        series.append(own if completes or not own.dtype.is_numeric() else own.cast(whole))
+        drawn: Any = completed.schema.get(name, whole)
+        is_float = drawn.is_float() or not own.dtype.is_numeric()
+        series.append(own if is_float else own.cast(whole))
     return pl.DataFrame(series)
 
 

@@ -21,7 +21,7 @@ from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData
 from kappaflow.runs.written import Chunked, Written
 from kappaflow.runs.written import Columns as Values
 from kappaflow.training import FitResult
-from kappaflow.training.measure import standard_error
+from kappaflow.training.measure import mean, standard_error
 
 if TYPE_CHECKING:
     import polars as pl
@@ -69,15 +69,17 @@ class MixedData(TableData):
 
     def _likelihood(self, model: TableModel) -> MixedLikelihood:
         """Returns the likelihood of all columns of all test rows, and that of the labels."""
-        test = self.mixed.sources[-1]
+        test, weights = self.mixed.sources[-1], self.mixed.weights[-1]
         scores = model.log_prob(test)
-        nll = torch.from_numpy(-scores.log_prob)
+        share = torch.ones(len(scores.log_prob)) if weights is None else torch.from_numpy(weights)
+        nll, labels = torch.from_numpy(-scores.log_prob), -model.labels_log_prob(test)
+        error = torch.from_numpy(scores.standard_error) * share / share.sum()
         return MixedLikelihood(
             rows=len(nll),
-            nll=nll.mean().item(),
-            standard_error=standard_error(nll),
-            monte_carlo_error=float(np.sqrt((scores.standard_error**2).sum()) / len(nll)),
-            labels_nll=float(-model.labels_log_prob(test).mean()),
+            nll=mean(nll, share),
+            standard_error=standard_error(nll, share),
+            monte_carlo_error=error.norm().item(),
+            labels_nll=mean(torch.from_numpy(labels), share),
         )
 
     def held_out_scores(self, flow: Flow) -> np.ndarray:
