@@ -1,4 +1,4 @@
-"""Saved table models: loaded as they were, replaced if told to, refused if damaged."""
+"""Saved table models: loaded as they were, replaced with overwrite=True, refused if damaged."""
 
 import shutil
 
@@ -42,7 +42,7 @@ def test_a_loaded_model_is_identical(saved):
     assert repr(loaded) == repr(model)
 
 
-def test_saving_replaces_a_model_only_if_told_to(saved, copied):
+def test_saving_replaces_a_model_only_with_overwrite(saved, copied):
     """Also one of labels alone, which has no flow."""
     model = saved[0]
     with pytest.raises(ArgumentError, match="pass overwrite=True to replace it"):
