@@ -257,6 +257,7 @@ def test_completed_frames_of_polars_keep_their_values_types_and_other_columns():
 def test_completed_frames_of_pandas_keep_their_index_and_types():
     """Labels as objects and categories, whole numbers as nullable integers; equal index labels."""
     model, rows = exact_model().model, gaps(exact_model().frame.head(40))
+    expected = model.impute(rows).frame
     table = pd.DataFrame({
         name: pd.Series(rows[name].to_list(), dtype=object) for name in rows.columns
     })
@@ -269,6 +270,8 @@ def test_completed_frames_of_pandas_keep_their_index_and_types():
         assert (frame.dtypes == typed.dtypes).all() and frame.index.equals(typed.index)
         assert not frame.isna().any().any()
         pandas_equal(frame.where(typed.notna()), typed.where(typed.notna()), check_dtype=False)
+        values = {name: frame[name].to_list() for name in frame}
+        polars_equal(pl.DataFrame(values, schema=rows.schema), expected)
     pandas_equal(table, kept)
 
 
