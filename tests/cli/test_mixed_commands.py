@@ -246,7 +246,8 @@ def test_other_commands_take_a_mixed_run_or_refuse_it_in_one_sentence(run, mixed
     rows = TableModel.load(copy).sample(20)
     old, new = (TableModel.load(path).log_prob(rows) for path in (copy, tmp_path / "new"))
     np.testing.assert_allclose(new.log_prob, old.log_prob, atol=1e-3)
-    assert kf.load(tmp_path / "new").context_features == 6 and not (tmp_path / "pruned").exists()
+    assert kf.load(tmp_path / "new").context_features == kf.load(copy).context_features > 0
+    assert not (tmp_path / "pruned").exists()
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ class ExactModel:
             first = each[[0, 2, 4], 0].double()
         for (group, gain), values in zip(codes.tolist(), each.tolist(), strict=True):
             if group < 2:  # the third label is that of a missing value
-                one_hot = self.model.labels.one_hot(torch.tensor([[group, gain]]))[0].double()
+                one_hot = self.model.labels.read(torch.tensor([[group, gain]]))[0].double()
                 log_p = first[group].item() - math.log1p(-math.exp(first[2].item())) + values[1]
                 yield "ab"[group], gain == 1, one_hot.numpy(), log_p
 
@@ -118,13 +118,13 @@ def exact_model():
         "group": np.array(["a", "b"])[group],
         "x": numbers[:, 0],
         "y": numbers[:, 1],
-        "n": np.rint(numbers[:, 2]).astype(np.int64),
+        "n": np.rint(numbers[:, 2]),
         "gain": np.where(zero, 0.0, numbers[:, 3]),
     })
     gone = pl.Series(np.arange(800) % 10 == 0)
     with_gaps = frame.with_columns(group=pl.when(gone).then(None).otherwise(pl.col("group")))
     raw = read_source(with_gaps, Reading())
-    encoding = Encoding.fit(raw, detect_kinds(raw, {}))
+    encoding = Encoding.fit(raw, detect_kinds(raw, {"n": "continuous"}))
     assert encoding.numbers == NUMBERS and encoding.steps == (0, 0, 1, 0)
     assert encoding.labels == (("a", "b", None), ("other", "0"))
     labels, proposals = new_parts(encoding)
@@ -133,7 +133,7 @@ def exact_model():
         torch.nn.init.normal_(parameter, std=0.3)
     encoded = encoding.encode(raw)
     codes = torch.from_numpy(encoded.codes)
-    proposals.fit(encoded.numbers, labels.one_hot(codes).double().numpy())
+    proposals.fit(encoded.numbers, labels.read(codes).double().numpy())
     flow = normal_flow(ROOT, MEANS)
     return ExactModel(TableModel(encoding, labels.eval(), proposals, flow), frame)
 

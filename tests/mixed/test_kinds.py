@@ -129,7 +129,6 @@ def test_named_kinds_replace_the_detected_ones():
         ({"member": "continuous"}, r"holds true and false, such as 'true' .* boolean or category"),
         ({"joined": "category"}, r"holds dates, such as '2019-01-01' at row 1: name it date\."),
         ({"lists": "category"}, r"another type, such as .*: leave it out of 'kinds'\."),
-        ({"visits": "positive"}, r"it holds 0 at row 1: name it continuous\."),
         ({"visits": "circular"}, r"it holds 4 at row 5: name the ends .*'circular:0,360'"),
         (
             {"region": "boolean"},

@@ -46,8 +46,8 @@ def fitted(tmp_path_factory):
 def test_a_fit_has_a_model_a_training_and_notes(fitted):
     """The notes have the kinds of all columns that are read."""
     fit, _ = fitted
-    assert fit.model.encoding.numbers == ("age", "income")
-    assert fit.model.encoding.label_columns == ("region",)
+    assert fit.model.encoding.numbers == ("income",)
+    assert fit.model.encoding.label_columns == ("region", "age")
     assert len(fit.training.history) == 2 and fit.training.flow is fit.model.flow
     for line in ("id: identifier", "region: category, 2 labels", "age: integer"):
         assert any(note.startswith(line) for note in fit.notes)

@@ -279,7 +279,7 @@ def _check_labels(column: Column, kind: Kind) -> None:
 
 
 def frequent_values(numbers: FloatArray, kind: Kind) -> FloatArray:
-    """Returns the values that hold a point mass of at least 5 % of the rows, in order.
+    """Returns the values that hold a point mass of at least 1 % of the rows, in order.
 
     A circle has none. Among positive numbers, a 0 in so many rows is one.
     """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,12 +26,9 @@ from kappaflow.mixed.heads import CountHead, Head, LabelHead
 from kappaflow.mixed.labels import Labels
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import blurred, gaps_of
-from kappaflow.mixed.values import frame_like, source_type
+from kappaflow.mixed.values import filled_in, source_frame
 from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
-
-if TYPE_CHECKING:
-    import polars as pl
 
 COLUMNS, LABELS = "columns.json", "columns.safetensors"
 VERSION = 1
@@ -142,9 +139,9 @@ class TableModel:
     def labels_log_prob(self, data: Any, *, seed: int = 0) -> FloatArray:  # noqa: ANN401
         """Returns log p of the labels that are there, (N,), without the numbers."""
         generator = torch.Generator().manual_seed(natural_int("seed", seed))
-        codes = torch.from_numpy(self._encoded(_raw(data)).codes).repeat_interleave(DRAWS, dim=0)
-        _, log_w = self.labels.filled(codes, self.possible, generator)
-        return _scores(log_w.double().view(-1, DRAWS))[0]
+        codes, draws = torch.from_numpy(self._encoded(_raw(data)).codes), DRAWS[1]
+        _, log_w = self.labels.filled(codes.repeat_interleave(draws, dim=0), generator)
+        return _scores(log_w.double().view(-1, draws))[0]
 
     def sample(self, n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
         """Returns a frame of n sampled rows: complete, with the dtypes of the table."""
@@ -225,7 +222,9 @@ class TableModel:
                 (chosen,), sizes[row] = _chosen(weights, 1, generator)
                 numbers[row], codes[row] = x[chosen], label[chosen]
         frame = self.encoding.decode(Encoded(numbers.numpy(), codes.numpy(), rows.missing))
-        return Completed(_filled_in(_source(raw, data, frame), self._missing(rows), frame), sizes)
+        return Completed(
+            filled_in(source_frame(raw, data, frame), self._missing(rows), frame), sizes
+        )
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Writes the model to a directory, each file whole or not at all.
@@ -285,7 +284,7 @@ class TableModel:
             own = {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
             load_tensors(part, own, folder / LABELS)
         flow = load(folder) if encoding.numbers else None
-        expected = (len(encoding.numbers),), sum(labels.counts)
+        expected = (len(encoding.numbers),), labels.features
         if flow is not None and (flow.event_shape, flow.context_features) != expected:
             raise FileError(f"{folder} has a flow of other columns than those of {COLUMNS}.")
         return cls(encoding, labels.eval(), proposals, flow)
@@ -424,49 +423,6 @@ def _chosen(
 def _context(flow: Flow, read: Tensor) -> Tensor | None:
     """Returns labels as the context of a flow; None for a flow without one."""
     return read.to(flow.device, flow.dtype) if read.shape[1] else None
-
-
-def _source(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  # noqa: ANN401
-    """Returns a frame of pandas or polars itself, and other sources as a frame of polars.
-
-    Text files hold all numbers as floats: whole ones become integers.
-    """
-    import narwhals as nw
-    import polars as pl
-
-    source = nw.from_native(data, eager_only=True, pass_through=True)
-    if isinstance(source, nw.DataFrame):
-        library = source.implementation
-        if library.is_polars() or library.is_pandas():
-            return data
-    series = []
-    for name, column in raw.columns.items():
-        own: Any = column.series.rename(name).to_polars()
-        whole: Any = source_type(column, is_date=False).polars_type()
-        drawn: Any = completed.schema.get(name, whole)
-        is_float = drawn.is_float() or not own.dtype.is_numeric()
-        series.append(own if is_float else own.cast(whole))
-    return pl.DataFrame(series)
-
-
-def _filled_in(source: Any, missing: Mapping[str, BoolArray], completed: "pl.DataFrame") -> Any:  # noqa: ANN401
-    """Returns a frame whose missing values are those of the completed rows, in its own types."""
-    import polars as pl
-
-    gaps = {name: np.flatnonzero(gone) for name, gone in missing.items() if gone.any()}
-    if not gaps:
-        return source
-    drawn = frame_like(completed.select(list(gaps)), source)
-    if isinstance(source, pl.DataFrame):
-        columns = [source[n].scatter(i, drawn[n].gather(i)) for n, i in gaps.items()]
-        return source.with_columns(columns)
-    result = source.copy()
-    for name, index in gaps.items():
-        column = result.columns[[str(column) for column in result.columns].index(name)]
-        values = result[column].copy()
-        values.iloc[index] = drawn[column].array[index]
-        result[column] = values
-    return result
 
 
 def _digest(content: bytes) -> str:

@@ -1,6 +1,6 @@
 """The values of a column as texts, numbers and times, and as a column of the same type again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from kappaflow.data.naming import BoolArray, FloatArray, IntArray
-from kappaflow.data.raw import Column
+from kappaflow.data.raw import Column, RawTable
 from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -279,6 +279,49 @@ def frame_like(frame: "pl.DataFrame", like: Any) -> Any:  # noqa: ANN401 - of an
                 "of the fitted table."
             ) from None
     return target.implementation.to_native_namespace().DataFrame(columns)
+
+
+def source_frame(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  # noqa: ANN401
+    """Returns a frame of pandas or polars itself, and other sources as a frame of polars.
+
+    Text files hold all numbers as floats: whole ones become integers.
+    """
+    import narwhals as nw
+    import polars as pl
+
+    source = nw.from_native(data, eager_only=True, pass_through=True)
+    if isinstance(source, nw.DataFrame):
+        library = source.implementation
+        if library.is_polars() or library.is_pandas():
+            return data
+    series = []
+    for name, column in raw.columns.items():
+        own: Any = column.series.rename(name).to_polars()
+        whole: Any = source_type(column, is_date=False).polars_type()
+        drawn: Any = completed.schema.get(name, whole)
+        is_float = drawn.is_float() or not own.dtype.is_numeric()
+        series.append(own if is_float else own.cast(whole))
+    return pl.DataFrame(series)
+
+
+def filled_in(source: Any, missing: Mapping[str, BoolArray], completed: "pl.DataFrame") -> Any:  # noqa: ANN401
+    """Returns a frame whose missing values are those of the completed rows, in its own types."""
+    import polars as pl
+
+    gaps = {name: np.flatnonzero(gone) for name, gone in missing.items() if gone.any()}
+    if not gaps:
+        return source
+    drawn = frame_like(completed.select(list(gaps)), source)
+    if isinstance(source, pl.DataFrame):
+        columns = [source[n].scatter(i, drawn[n].gather(i)) for n, i in gaps.items()]
+        return source.with_columns(columns)
+    result = source.copy()
+    for name, index in gaps.items():
+        column = result.columns[[str(column) for column in result.columns].index(name)]
+        values = result[column].copy()
+        values.iloc[index] = drawn[column].array[index]
+        result[column] = values
+    return result
 
 
 def _polars_series(series: "pl.Series", dtype: Any, _: Any) -> "pl.Series":  # noqa: ANN401

@@ -62,7 +62,9 @@ class TableRunConfig(RunConfig[TableConfig]):
 
     def read_again(self, source: TableConfig) -> TableData:
         """Returns the data, without noise if the run added none, as an older version did."""
-        adds_none = source.kinds is None and source.repair is None and not self.widths
+        if source.kinds is not None:
+            return mixed_data(source)
+        adds_none = source.repair is None and not self.widths
         return (replace(source, repair="keep") if adds_none else source).load()
 
     def names(self, flow: Flow) -> tuple[list[str], list[str]]:  # noqa: ARG002
