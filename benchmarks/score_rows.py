@@ -97,7 +97,7 @@ def _ours(run: Path, data: str) -> dict[str, Any]:
 
     moments, cpu, append = [], [], TableWriter.append
 
-    def noted(self: TableWriter, columns: Mapping[str, np.ndarray]) -> None:
+    def noted(self: TableWriter, columns: Mapping[str, np.ndarray] | pl.DataFrame) -> None:
         append(self, columns)
         moments.append(time.perf_counter())
         cpu.append(time.process_time())

@@ -59,9 +59,9 @@ def test_noise_stays_in_cells_and_its_density_is_that_returned():
     assert abs(noise.var() - 0.25**2 / 12) < 5 * 0.25**2 / 12 * (0.8 / 4000) ** 0.5
     np.testing.assert_allclose(log_q[1::4], np.log(4), rtol=1e-12)
     filler = values[::4, 3]
-    square, _, _ = np.polyfit(filler, log_q[::4], 2)
-    normal = torch.distributions.Normal(filler.mean(), (-2 * square) ** -0.5)
-    np.testing.assert_allclose(log_q[::4], np.log(4) + normal.log_prob(filler), atol=0.15)
+    square, line, _ = np.polyfit(filler, log_q[::4], 2)
+    normal = torch.distributions.Normal(-line / (2 * square), (-2 * square) ** -0.5)
+    np.testing.assert_allclose(log_q[::4], np.log(4) + normal.log_prob(filler), atol=1e-6)
     assert abs(filler.std() / normal.scale - 1) < 0.1
 
 
