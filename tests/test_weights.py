@@ -319,6 +319,15 @@ LEFT_OUT = {
     "conditioning.profile._between": "its weights are those of an interpolation",
     **dict.fromkeys(
         (
+            "mixed.labels.Labels.fit",
+            "mixed.prepared.chosen_rows",
+            "mixed.prepared.prepared",
+            "runs.fit_table.fit_table",
+        ),
+        "networks are trained on batches of rows; tests/mixed and tests/runs have the weights",
+    ),
+    **dict.fromkeys(
+        (
             "goodness.goodness.matcher",
             "goodness.corner.corner_of",
             "goodness.overfit.gap_of",

@@ -19,8 +19,8 @@ from kappaflow.data import toy_names
 from kappaflow.native import describe
 
 COMMANDS = (
-    "fit", "sample", "score", "doctor", "synthetic", "report", "export", "factor", "rewrite",
-    "prune", "depth", "tradeoff", "reproduce", "data",
+    "fit", "sample", "score", "impute", "doctor", "synthetic", "report", "export", "factor",
+    "rewrite", "prune", "depth", "tradeoff", "reproduce", "data",
 )  # fmt: skip
 
 

@@ -205,3 +205,14 @@ def test_equal_rows_are_in_one_part():
     ]
     assert sum(raw.row_count for raw in parts.sources) == 250 and all(rows)
     assert not (rows[0] & rows[1] or rows[0] & rows[2] or rows[1] & rows[2])
+
+
+def test_the_winner_of_a_search_continues_with_missing_numbers(tmp_path):
+    """The search trains on rows that are filled once, so its state has no draws of them."""
+    frame = people().select("region", "income")
+    fit = kf.fit_table(frame, max_time_s=3, search_time=5, progress=False, out=tmp_path / "run")
+    assert any("after a search" in note for note in fit.notes)
+    assert (
+        len(fit.training.history) > 2
+        and fit.model.impute(frame).frame.null_count().sum_horizontal()[0] == 0
+    )

@@ -29,6 +29,8 @@ def impute(
 
     kappaflow impute runs/people people.csv --out done.csv
 
+    kappaflow impute runs/people people.csv --seed 1 --out again.csv
+
     The run has to be one that was fitted with --kinds. Each missing value is drawn from its
     distribution given the values that are there, which assumes that values are missing at random
     given these. Several seeds give several imputations.

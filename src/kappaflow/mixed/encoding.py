@@ -68,16 +68,7 @@ class Encoding(BaseModel):
     Example:
         >>> import polars as pl
         >>> from kappaflow.data.memory import read_memory
-        >>> from kappaflow.mixed.columns import (
-    OTHER,
-    ColumnEncoding,
-    fit_column,
-    described,
-    refuse,
-    with_a_number,
-    )
-    from kappaflow.mixed.heads import MISSING, OFFSET
-    from kappaflow.mixed.kinds import detect_kinds
+        >>> from kappaflow.mixed.kinds import detect_kinds
         >>> raw = read_memory(pl.DataFrame({"a": [0.5, 1.5, 2.25, 4.0], "b": list("xyxy")}))
         >>> encoding = Encoding.fit(raw, detect_kinds(raw))
         >>> encoding.numbers, encoding.label_columns, encoding.labels

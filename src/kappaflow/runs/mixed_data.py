@@ -267,5 +267,5 @@ def _number_or_text(text: str) -> str | float:
 
 def is_mixed(config: Any) -> bool:  # noqa: ANN401
     """Returns whether the configuration of a run has kinds of columns."""
-    source = config.source
+    source = None if config is None else config.source
     return isinstance(source, TableConfig) and source.kinds is not None

@@ -160,7 +160,7 @@ class Training:
         self.average.restore(groups["average"])
         self.best = copied_as(groups["best"], self.best)
         self.objective.start = copied_as(groups.get("start", {}), self.objective.start)
-        if "rows" in groups:  # a search has none
+        if groups.get("rows"):  # a search has none
             rows = copied_as(groups["rows"], self.objective.rows)
             for name, tensor in rows.items():
                 self.objective.rows[name].copy_(tensor)
