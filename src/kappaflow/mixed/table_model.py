@@ -384,7 +384,7 @@ def new_parts(encoding: Encoding) -> tuple[Labels, Proposals]:
 def _head(column: ColumnEncoding) -> Head:
     if not column.is_count:
         return LabelHead(len(column.labels), has_gaps=None in column.labels)
-    ends = column.grid is not None and column.grid.low in {0.0, 1.0}
+    ends = column.grid is not None and column.grid.low == 0
     return CountHead(has_gaps=column.has_gaps, ends=ends)
 
 
