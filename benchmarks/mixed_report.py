@@ -35,7 +35,7 @@ GAPS = {
     "[nats]": _table,
     "bias": _mean("bias"),
     "of complete rows": _mean("bias_of_complete_rows"),
-    "of 64 draws against 1,024": _mean("bias_of_64_draws"),
+    "of the draws against 1,024": _mean("bias_of_draws"),
     "absolute difference": _number("absolute", ".3f"),
     "error of the draws": _number("monte_carlo_error", ".3f"),
     "effective draws, 5 % of rows": _number("effective_size_p05", ".1f"),
