@@ -7,6 +7,7 @@ labels         the distribution of the labels
 curves, heads  normal scores of numbers; distributions of labels and counts
 proposals      draws of missing numbers given the rest of a row
 rows           rows with gaps, filled again for each batch of a training
+match          whether sampled labels match held-out ones
 table_model    `TableModel`: densities, samples, completions
 prepared       a source, encoded and split
 """

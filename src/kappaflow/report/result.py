@@ -109,7 +109,10 @@ class MixedLikelihood(Part):
             density in the units of the columns for other numbers.
         standard_error: Standard error of the mean, over the rows.
         monte_carlo_error: Its error from the draws of values that are not known exactly.
-        labels_nll: Mean of the labels alone, which `nll` includes.
+        labels_nll: Mean of the labels and counts alone, which `nll` includes.
+        labels_p_value: Probability of so large a difference between samples and held-out rows in
+            some column or pair of labels and counts by chance, corrected for their number.
+        labels_worst: The column or pair that differs most.
     """
 
     rows: int
@@ -117,6 +120,8 @@ class MixedLikelihood(Part):
     standard_error: float
     monte_carlo_error: float
     labels_nll: float
+    labels_p_value: float = 1.0
+    labels_worst: list[str] = []
 
 
 class HeldOut(Part):

@@ -16,12 +16,13 @@ from kappaflow.diagnosis import (
 )
 from kappaflow.flows import Flow
 from kappaflow.report.general import GeneralCharts
-from kappaflow.report.result import AddedPadding, HeldOut, Likelihood
+from kappaflow.report.result import AddedPadding, HeldOut, Likelihood, MixedLikelihood
 from kappaflow.results import Part
 from kappaflow.training import Batch, quantile
 from kappaflow.training.measure import standard_error
 
 History = Sequence[dict[str, Any]]  # the figures of each epoch, as in metrics.jsonl
+CHANCE = 0.001  # p-value below which a difference is no chance
 LEVELS = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 
@@ -71,4 +72,15 @@ def run_findings(
     if not held_out.is_joint:
         findings += comparison_findings(held_out.references, test.standard_error, test.rows)
     findings += training_findings(history, stopped_because, held_out=test.rows)
-    return [*findings, *warning_findings(warnings)]
+    return [*findings, *warning_findings([*_of_labels(held_out.mixed), *warnings])]
+
+
+def _of_labels(mixed: MixedLikelihood | None) -> list[str]:
+    """Returns a sentence if sampled labels differ from those of held-out rows."""
+    if mixed is None or mixed.labels_p_value >= CHANCE:
+        return []
+    names = " and ".join(repr(name) for name in mixed.labels_worst)
+    return [
+        f"samples do not have the labels or counts of held-out rows: they differ most in {names} "
+        f"(p = {mixed.labels_p_value:.1g})"
+    ]

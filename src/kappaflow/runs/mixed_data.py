@@ -14,6 +14,7 @@ from kappaflow.data.write import TableWriter
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.mixed import MixedParts, TableModel, chosen_rows, prepared
+from kappaflow.mixed.match import worst_match
 from kappaflow.mixed.table_model import COLUMNS, RowScores
 from kappaflow.report.result import MixedLikelihood
 from kappaflow.runs.content import Content
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from kappaflow.runs.kinds import OpenRun
 
 AUTO = "auto"
+LABEL_SAMPLES = 20_000  # which the labels of test rows are compared with
 AT_ONCE = 10_000  # rows that are scored before the progress bar moves
 NOT_MIXED = ("against", "jitter", "on_disk", "repair", "bounds")
 
@@ -74,13 +76,24 @@ class MixedData(TableData):
         share = torch.ones(len(scores.log_prob)) if weights is None else torch.from_numpy(weights)
         nll, labels = torch.from_numpy(-scores.log_prob), -model.labels_log_prob(test)
         error = torch.from_numpy(scores.standard_error) * share / share.sum()
+        p_value, worst = (1.0, ()) if weights is not None else self._labels_match(model)
         return MixedLikelihood(
             rows=len(nll),
             nll=mean(nll, share),
             standard_error=standard_error(nll, share),
             monte_carlo_error=error.norm().item(),
             labels_nll=mean(torch.from_numpy(labels), share),
+            labels_p_value=p_value,
+            labels_worst=[model.encoding.label_columns[i] for i in worst],
         )
+
+    def _labels_match(self, model: TableModel) -> tuple[float, tuple[int, ...]]:
+        """Returns the p-value of sampled labels against those of test rows that miss none."""
+        codes = model.encoding.encode(self.mixed.sources[-1], completes=True).codes
+        complete = codes[(codes >= 0).all(1)]
+        empty = torch.full((LABEL_SAMPLES, codes.shape[1]), -1)
+        samples, _ = model.labels.filled(empty, torch.Generator().manual_seed(0))
+        return worst_match(complete, samples.numpy()) if len(complete) else (1.0, ())
 
     def held_out_scores(self, flow: Flow) -> np.ndarray:
         """Returns log_prob of the validation and test rows, of all columns."""
