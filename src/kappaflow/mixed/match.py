@@ -1,6 +1,7 @@
 """Whether sampled labels and counts match those of held-out rows, by chi-squared tests."""
 
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from scipy.stats import chi2_contingency
@@ -58,4 +59,7 @@ def _p_value(columns: list[tuple[IntArray, IntArray]]) -> float:
     small = expected < LEAST
     table = np.c_[table[:, ~small], table[:, small].sum(1)]
     table = table[:, table.sum(0) > 0]
-    return 1.0 if table.shape[1] < 2 else float(chi2_contingency(table)[1])
+    if table.shape[1] < 2:
+        return 1.0
+    result: Any = chi2_contingency(table)
+    return float(result.pvalue)

@@ -32,7 +32,7 @@ from kappaflow.storage import make_directory, read_tensors, write_bytes, write_t
 
 COLUMNS, LABELS = "columns.json", "columns.safetensors"
 VERSION = 1
-DRAWS = 8, 64, 1_024  # of a row with a gap for its density: more for those that stay uncertain
+FEW, DRAWS = 8, (64, 1_024)  # of a row for its density: more for those that stay uncertain
 UNCERTAIN = 0.05  # nats of Monte Carlo error
 COMPLETIONS = 256  # of each row with a gap, of which one is chosen
 AT_ONCE = 16_384  # rows and draws in one pass
@@ -114,8 +114,9 @@ class TableModel:
 
         Args:
             data: Rows with the columns of the table, in any order.
-            draws: Draws for each row with a gap. By default 8; then 64 and 1,024 for rows whose
-                log-density is still uncertain by more than 0.05 nats.
+            draws: Draws for each row with a gap. By default 8 for a row with rounded numbers
+                alone, and 64 for others; then 64 and 1,024 for rows whose log-density is still
+                uncertain by more than 0.05 nats.
             seed: Seed of the draws.
 
         Raises:
@@ -125,6 +126,11 @@ class TableModel:
         results, gaps = np.zeros((3, len(rows.codes))), self._has_gaps(rows)
         results[:, ~gaps] = self._scores(at(rows, ~gaps), 1, seed)
         results[1, gaps] = math.inf
+        if (
+            draws is None
+        ):  # little varies in a cell; elsewhere few draws would seem certain by chance
+            whole = gaps & ~(np.isnan(rows.numbers).any(1) | (rows.codes < 0).any(1))
+            results[:, whole] = self._scores(at(rows, whole), FEW, seed)
         for count in DRAWS if draws is None else (positive_int("draws", draws),):
             some = results[1] > UNCERTAIN
             results[:, some] = self._scores(at(rows, some), count, seed)
@@ -139,7 +145,7 @@ class TableModel:
     def labels_log_prob(self, data: Any, *, seed: int = 0) -> FloatArray:  # noqa: ANN401
         """Returns log p of the labels that are there, (N,), without the numbers."""
         generator = torch.Generator().manual_seed(natural_int("seed", seed))
-        codes, draws = torch.from_numpy(self._encoded(_raw(data)).codes), DRAWS[1]
+        codes, draws = torch.from_numpy(self._encoded(_raw(data)).codes), DRAWS[0]
         _, log_w = self.labels.filled(codes.repeat_interleave(draws, dim=0), generator)
         return _scores(log_w.double().view(-1, draws))[0]
 

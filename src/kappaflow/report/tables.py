@@ -110,7 +110,7 @@ def _mixed_figures(mixed: MixedLikelihood | None) -> list[KeyFigure]:
             with_error(mixed.nll, mixed.standard_error),
             "nats per row",
             f"labels {fixed(mixed.labels_nll, 2)}, numbers given them the rest; Monte Carlo error "
-            f"{error}; samples have the labels of held-out rows with p = "
+            f"{error}; sampled labels against those of held-out rows: p = "
             f"{significant(mixed.labels_p_value, 2)}",
             is_finite(mixed.nll),
         )
