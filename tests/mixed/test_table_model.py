@@ -95,8 +95,8 @@ def test_effective_sizes_count_draws_and_uncertain_rows_get_more():
     missing = np.array([None in row for row in rows.rows()])
     uncertain = (few.standard_error > 0.05) & missing
     assert 10 < uncertain.sum() < 60
-    same = missing & ~uncertain
-    np.testing.assert_allclose(scores.standard_error[same], few.standard_error[same], rtol=1e-9)
+    certain = missing & (few.standard_error < 0.035)
+    assert certain.any() and (scores.effective_size[certain] <= 64).all()
     assert (scores.standard_error[uncertain] < few.standard_error[uncertain]).mean() > 0.9
     assert np.median(scores.effective_size[uncertain] / few.effective_size[uncertain]) > 8
     log_w = next(w for *_, w in model._drawn(model._encoded(read(rows)), 64, 0))
