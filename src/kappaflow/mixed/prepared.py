@@ -114,8 +114,8 @@ def prepared(
     shares = parts[0].weights
     counts = None if shares is None else torch.from_numpy(shares)
     labels.fit(codes[rows[0]], codes[rows[1]], counts, seed, is_over)
-    read = labels.read(codes[rows[0]]).double().numpy()
-    proposals.fit(encoded.numbers[rows[0]], read)
+    inputs = labels.read(codes[rows[0]]).double().numpy()
+    proposals.fit(encoded.numbers[rows[0]], inputs)
     filled = [
         filled_rows(encoding, at(encoded, index), labels, proposals, part)
         for part, index in zip(parts, rows, strict=True)

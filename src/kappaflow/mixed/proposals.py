@@ -46,13 +46,13 @@ class Proposals(nn.Module):
         self.register_buffer("mean", torch.zeros(labels + columns, dtype=torch.float64))
         self.register_buffer("covariance", torch.eye(labels + columns, dtype=torch.float64))
 
-    def fit(self, numbers: np.ndarray, read: np.ndarray) -> "Proposals":
+    def fit(self, numbers: np.ndarray, inputs: np.ndarray) -> "Proposals":
         """Returns the proposals, fitted to rows (N, D) with NaN where a number is missing."""
         for number, domain in enumerate(self.domains):
             column = torch.from_numpy(numbers[np.isfinite(numbers[:, number]), number])
             self.knots[number] = torch.from_numpy(knots_of(_unbounded(column, domain).numpy()))
         scores = self.scores(torch.from_numpy(numbers)).numpy()
-        mean, covariance = _moments(np.hstack([read, scores]))
+        mean, covariance = _moments(np.hstack([inputs, scores]))
         self.mean.copy_(torch.from_numpy(mean))
         self.covariance.copy_(torch.from_numpy(covariance))
         self._conditional.cache_clear()
@@ -86,7 +86,7 @@ class Proposals(nn.Module):
 
     @torch.no_grad()
     def drawn(
-        self, numbers: Tensor, read: Tensor, missing: Tensor, generator: torch.Generator
+        self, numbers: Tensor, inputs: Tensor, missing: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Returns rows (N, D) whose missing numbers are drawn, and the log-density (N,) of these.
 
@@ -95,7 +95,7 @@ class Proposals(nn.Module):
         result, log_q = numbers.clone(), torch.zeros(len(numbers), dtype=torch.float64)
         if not missing.any():
             return result, log_q
-        known = torch.cat([read.double(), self.scores(numbers)], dim=1) - self.mean
+        known = torch.cat([inputs.double(), self.scores(numbers)], dim=1) - self.mean
         patterns, index = torch.unique(missing, dim=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
             if not pattern.any():

@@ -132,7 +132,7 @@ class FilledBatches:
         self.weights = self._static.weights
         context = rows.table.context
         width = rows.proposals.labels
-        self._read = (
+        self._inputs = (
             torch.zeros(len(rows), width) if context is None else torch.from_numpy(context)
         )
         filled = torch.from_numpy(rows.table.values)
@@ -169,8 +169,8 @@ class FilledBatches:
         self, rows: Tensor, now: Tensor, gaps: Gaps, batch: Batch, generator: torch.Generator
     ) -> Tensor:
         """Returns rows after a step of Metropolis and Hastings for their missing numbers."""
-        centers, read, place = self._centers[rows], self._read[rows], self._place[rows]
-        drawn, log_q = self.rows.proposals.drawn(centers, read, gaps.missing, generator)
+        centers, inputs, place = self._centers[rows], self._inputs[rows], self._place[rows]
+        drawn, log_q = self.rows.proposals.drawn(centers, inputs, gaps.missing, generator)
         proposed = torch.where(gaps.missing, drawn, now)
         context = None if batch.context is None else batch.context.repeat(2, 1)
         with evaluation_mode(self.flow):
@@ -209,9 +209,9 @@ def filled_rows(
     """Returns rows with their gaps filled once; `like` has their weights, numbers and source."""
     generator = torch.Generator().manual_seed(SEED)
     codes, numbers = torch.from_numpy(encoded.codes), torch.from_numpy(encoded.numbers)
-    read, gaps = labels.read(codes), gaps_of(numbers, codes, encoding)
+    inputs, gaps = labels.read(codes), gaps_of(numbers, codes, encoding)
     values, _ = blurred(numbers, gaps, proposals, generator)
-    drawn, _ = proposals.drawn(values, read, gaps.missing, generator)
+    drawn, _ = proposals.drawn(values, inputs, gaps.missing, generator)
     columns = zip(_shortened(drawn).T, encoding.domains, strict=True)
     parts = [inside(column, domain)[:, None] for column, domain in columns]
     shortened = torch.cat([drawn[:, :0], *parts], dim=1)
@@ -221,7 +221,7 @@ def filled_rows(
         like,
         values=values.numpy(),
         columns=encoding.numbers,
-        context=read.double().numpy() if names else None,
+        context=inputs.double().numpy() if names else None,
         context_columns=names,
         grids=encoding.grids,
         integer_columns=tuple(encoding.grids),

@@ -333,8 +333,8 @@ class TableModel:
             gaps = gaps_of(numbers, codes, self.encoding)
             numbers, log_q = blurred(numbers, gaps, self.proposals, generator)
             log_w -= log_q
-            read = self.labels.read(codes)
-            numbers, more = self._completed(numbers, read, gaps.missing, generator)
+            inputs = self.labels.read(codes)
+            numbers, more = self._completed(numbers, inputs, gaps.missing, generator)
             log_w += more
             x, labels = (
                 values.view(len(codes) // draws, draws, values.shape[1])
@@ -343,34 +343,34 @@ class TableModel:
             yield x, labels, log_w.view(-1, draws)
 
     def _completed(
-        self, numbers: Tensor, read: Tensor, missing: Tensor, generator: torch.Generator
+        self, numbers: Tensor, inputs: Tensor, missing: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Returns complete numbers, and log p of them over the density of what was drawn.
 
         Rows without a number are samples of the flow; the others are proposals.
         """
-        drawn, log_q = self.proposals.drawn(numbers, read, missing, generator)
-        log_w, free = self._log_prob(drawn, read) - log_q, missing.all(1)
+        drawn, log_q = self.proposals.drawn(numbers, inputs, missing, generator)
+        log_w, free = self._log_prob(drawn, inputs) - log_q, missing.all(1)
         if self.flow is not None and free.any():
-            drawn[free] = self._samples(read[free], generator)
+            drawn[free] = self._samples(inputs[free], generator)
             log_w[free] = 0.0
         return drawn, log_w
 
-    def _samples(self, read: Tensor, generator: torch.Generator) -> Tensor:
+    def _samples(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Returns numbers (N, D) that the flow samples given labels."""
         if self.flow is None:
-            return torch.zeros(len(read), 0, dtype=torch.float64)
-        context = _context(self.flow, read)
+            return torch.zeros(len(inputs), 0, dtype=torch.float64)
+        context = _context(self.flow, inputs)
         if context is None:
-            return self.flow.sample(len(read), generator=generator).double().cpu()
+            return self.flow.sample(len(inputs), generator=generator).double().cpu()
         return self.flow.sample(1, context, generator=generator)[0].double().cpu()
 
-    def _log_prob(self, numbers: Tensor, read: Tensor) -> Tensor:
+    def _log_prob(self, numbers: Tensor, inputs: Tensor) -> Tensor:
         """Returns log p of numbers given labels, (N,); -inf where it is not a number."""
         if self.flow is None:
             return torch.zeros(len(numbers), dtype=torch.float64)
         flow, parts = self.flow, []
-        for x, labels in zip(numbers.split(AT_ONCE), read.split(AT_ONCE), strict=True):
+        for x, labels in zip(numbers.split(AT_ONCE), inputs.split(AT_ONCE), strict=True):
             log_p = flow.log_prob(x.to(flow.device, flow.dtype), _context(flow, labels))
             parts.append(log_p.double().cpu().nan_to_num(-math.inf, -math.inf, -math.inf))
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
@@ -426,9 +426,9 @@ def _chosen(
     return chosen, float(1 / (shares**2).sum())
 
 
-def _context(flow: Flow, read: Tensor) -> Tensor | None:
+def _context(flow: Flow, inputs: Tensor) -> Tensor | None:
     """Returns labels as the context of a flow; None for a flow without one."""
-    return read.to(flow.device, flow.dtype) if read.shape[1] else None
+    return inputs.to(flow.device, flow.dtype) if inputs.shape[1] else None
 
 
 def _digest(content: bytes) -> str:
