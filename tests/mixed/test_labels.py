@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kappaflow.mixed import labels as module
 from kappaflow.mixed.heads import OFFSET, CountHead, LabelHead
 from kappaflow.mixed.labels import Labels
 
@@ -104,7 +105,7 @@ def test_weights_count_like_repeated_rows():
 
 
 @torch.no_grad()
-def test_rare_and_unseen_labels_have_a_finite_score():
+def test_rare_and_unseen_labels_have_a_finite_score(monkeypatch):
     """Half a row of each label is added to the counts."""
     codes = torch.zeros(500, 2, dtype=torch.long)
     codes[0] = 1
@@ -113,7 +114,8 @@ def test_rare_and_unseen_labels_have_a_finite_score():
     scores = labels.log_prob(unseen)
     assert scores.isfinite().all() and (scores < -4).all()
     expected = math.log(0.5 / 501.5)
-    start = Labels([3, 3]).fit(codes, codes, is_over=lambda: True).each_log_prob(unseen)
+    monkeypatch.setattr(module, "EPOCHS", 0)
+    start = Labels([3, 3]).fit(codes, codes).each_log_prob(unseen)
     np.testing.assert_allclose(start[0, 0], expected, rtol=1e-4)
 
 
@@ -219,3 +221,16 @@ def test_a_fitted_column_of_counts_has_about_their_frequencies():
     assert abs(labels.log_prob(codes).mean().item() - expected) < 0.05
     far = torch.tensor([[0, 500 + OFFSET], [1, OFFSET]])
     assert labels.log_prob(far).isfinite().all()
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(40, 5), (400, 3)])
+def test_a_large_table_is_trained_for_few_epochs(rows, epochs, monkeypatch):
+    """About as many steps as a small one, but three epochs at least."""
+    monkeypatch.setattr(module, "BATCH", 1)
+    monkeypatch.setattr(module, "STEPS", 200)
+    monkeypatch.setattr(module, "PATIENCE", 100)
+    calls, mean = [], Labels._mean
+    monkeypatch.setattr(Labels, "_mean", lambda self, codes: calls.append(1) or mean(self, codes))
+    codes = torch.randint(0, 2, (rows, 2), generator=torch.Generator().manual_seed(0))
+    Labels([2, 2]).fit(codes, codes)
+    assert len(calls) == 1 + epochs

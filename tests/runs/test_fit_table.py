@@ -1,5 +1,7 @@
 """`fit_table`: tables of labels, of numbers and of both; weights, choices, refusals, resuming."""
 
+import datetime as dt
+
 import numpy as np
 import polars as pl
 import pytest
@@ -216,3 +218,19 @@ def test_the_winner_of_a_search_continues_with_missing_numbers(tmp_path):
         len(fit.training.history) > 2
         and fit.model.impute(frame).frame.null_count().sum_horizontal()[0] == 0
     )
+
+
+def test_dates_can_be_given_as_text():
+    """The command line has no other way; a text that is not a date is refused."""
+    days = [dt.date(2020, 1, 1) + dt.timedelta(days=row % 90) for row in range(300)]
+    times = [dt.datetime(2020, 1, 1) + dt.timedelta(hours=row) for row in range(300)]
+    frame = pl.DataFrame({"day": days, "time": times, "x": np.linspace(0, 1, 300) ** 2})
+    model = kf.fit_table(frame, **QUICK).model
+    given = model.sample_given({"day": "2020-02-03", "time": "2020-01-05T06:00"}, 2)
+    assert given.schema == frame.schema
+    assert given["day"].to_list() == [dt.date(2020, 2, 3)] * 2
+    assert given["time"].to_list() == [dt.datetime(2020, 1, 5, 6)] * 2
+    with pytest.raises(ArgumentError, match=r"a value for 'day', got soon"):
+        model.sample_given({"day": "soon"}, 2)
+    with pytest.raises(DataError, match=r"column 'x' of 'given' holds values of type String"):
+        model.sample_given({"x": "forty"}, 2)

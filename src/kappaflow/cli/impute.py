@@ -32,8 +32,8 @@ def impute(
     kappaflow impute runs/people people.csv --seed 1 --out again.csv
 
     The run has to be one that was fitted with --kinds. Each missing value is drawn from its
-    distribution given the values that are there, which assumes that values are missing at random
-    given these. Several seeds give several imputations.
+    distribution given the present values, which assumes that values are missing at random given
+    these. Several seeds give several imputations.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def impute(
     if result.uncertain:
         print_note(
             f"{result.uncertain:,} of {result.completed:,} completed rows are far from the "
-            "training rows: fewer than 10 of 256 draws agree with the values that are there"
+            "training rows: fewer than 10 of 256 draws agree with their present values"
         )
     if out != "-":
         print_note(f"{result.completed:,} of {result.rows:,} rows were completed, in {out}")

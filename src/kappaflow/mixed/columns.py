@@ -148,19 +148,19 @@ def _fit_number(column: Column, numbers: FloatArray, kind: ColumnKind) -> dict[s
     present = numbers[np.isfinite(numbers)]
     frequent = frequent_values(numbers, kind.kind)
     rest = present[~np.isin(present, frequent)]
-    whole = kind.kind == "integer"
-    if whole and _is_count(present):
+    is_whole = kind.kind == "integer"
+    if is_whole and _is_count(present):
         low, high = float(present.min()), float(present.max())
         grid = Grid(resolution(present) or 1.0, low, low, high)
         return {"is_count": True, "has_gaps": len(present) < len(numbers), "grid": grid}
-    if len(np.unique(rest)) < 2 or (whole and len(np.unique(present)) <= FEW):
+    if len(np.unique(rest)) < 2 or (is_whole and len(np.unique(present)) <= FEW):
         return {"labels": _labels(column)}
     labels: tuple[str | None, ...] = ()
     if len(frequent):
         texts = [number_text(float(n), single=column.is_single) for n in frequent]
         labels = (OTHER, *texts, *([None] if len(present) < len(numbers) else []))
     domain = kind.domain
-    if whole:
+    if is_whole:
         grid = grid_of(rest, resolution(rest) or 1.0, None)
         grid = replace(grid, low=float(rest.min()), high=float(rest.max()))
     else:

@@ -178,6 +178,19 @@ class Encoding(BaseModel):
             _check_numbers(raw, numbers[:, self.numbers.index(column.name)], column)
         return encoded
 
+    def with_dates(self, frame: "pl.DataFrame") -> "pl.DataFrame":
+        """Returns a frame whose texts in columns of dates are dates, where the texts are such."""
+        import polars as pl
+
+        columns = [
+            pl.col(column.name).str.to_datetime(strict=False, time_unit=column.time.unit)
+            for column in self.columns
+            if column.time is not None
+            and column.type.pattern is None
+            and frame.schema.get(column.name) == pl.String
+        ]
+        return frame.with_columns(columns)
+
     def decode(self, encoded: Encoded, like: Any = None) -> Any:  # noqa: ANN401 - any frame
         """Returns a data frame of rows; missing values are null, identifiers count the rows.
 
@@ -243,10 +256,10 @@ def _numbers(raw: RawTable, source: Column, column: ColumnEncoding) -> FloatArra
     if missing.all():
         return np.full(raw.row_count, np.nan)
     if actual != expected:
-        held = {"number": "numbers", "date": "dates", "text": "dates as text"}
+        kinds = {"number": "numbers", "date": "dates", "text": "dates as text"}
         raise DataError(
             f"column '{column.name}' of {raw.subject} holds values of type "
-            f"{source.series.dtype}, where the fitted table has {held[expected]}."
+            f"{source.series.dtype}, where the fitted table has {kinds[expected]}."
         )
     if time is not None:
         pattern = column.type.pattern
@@ -276,11 +289,11 @@ def _steps(raw: RawTable, source: Column, column: ColumnEncoding) -> IntArray:
     numbers, grid = _numbers(raw, source, column), column.grid or Grid(1.0)
     steps = (numbers - (grid.low or 0.0)) / grid.step
     gone = np.isnan(steps)
-    whole = np.where(gone, 0.0, np.rint(steps))
-    wrong = ~gone & ((np.abs(steps - whole) > NEAR) | (whole <= -OFFSET))
+    nearest = np.where(gone, 0.0, np.rint(steps))
+    wrong = ~gone & ((np.abs(steps - nearest) > NEAR) | (nearest <= -OFFSET))
     expected = f"the fitted table has whole numbers from {grid.low:g} in steps of {grid.step:g}"
     refuse(raw, column, wrong, numbers.tolist(), expected)
-    return np.where(gone, MISSING, whole + OFFSET).astype(np.int64)
+    return np.where(gone, MISSING, nearest + OFFSET).astype(np.int64)
 
 
 def _codes(raw: RawTable, source: Column, column: ColumnEncoding, *, completes: bool) -> IntArray:

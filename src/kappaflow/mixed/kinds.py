@@ -39,15 +39,7 @@ Kind = Literal[
 ]
 KINDS = tuple(kind for kind in get_args(Kind) if kind != "left_out")
 FITTING: dict[str, tuple[Kind, ...]] = {  # the kinds that values of a sort can have
-    "number": (
-        "continuous",
-        "positive",
-        "circular",
-        "integer",
-        "category",
-        "boolean",
-        "identifier",
-    ),
+    "number": tuple(kind for kind in KINDS if kind != "date"),
     "truth": ("boolean", "category"),
     "text": ("category", "boolean", "identifier"),
     "categories": ("category", "boolean"),
@@ -257,9 +249,9 @@ def _contradiction(
     value = texts_of(column)[row] if column.is_truth else str(column.series[row])
     if content(column) == "number":
         value = f"{column.numbers()[row]:.10g}"
-    held = f"{what}, such as {value!r}" if what else f"{value}"
+    values = f"{what}, such as {value!r}" if what else f"{value}"
     return ArgumentError(
-        f"'kinds' names column '{column.name}' {kind}, and it holds {held} at "
+        f"'kinds' names column '{column.name}' {kind}, and it holds {values} at "
         f"{raw.name_row(row)}: {way_out}."
     )
 

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from kappaflow.mixed.heads import Head, LabelHead
 
 HIDDEN = 64
-BATCH, EPOCHS, PATIENCE = 256, 60, 6
+BATCH, PATIENCE = 256, 6
+EPOCHS, LEAST_EPOCHS, STEPS = 60, 3, 4_000  # of a training: so many epochs, or about so many steps
 LEARNING_RATE, WEIGHT_DECAY = 3e-3, 1e-3
 SLOWER = 0.2  # times the learning rate after the first time that patience ends
 
@@ -77,7 +78,7 @@ class Labels(nn.Module):
         """Returns rows whose codes of -1 are drawn given those before, and log weights (N,).
 
         The weight of a row is the probability of all its values over that of the draws: the
-        product over the values that were there. It is given that no value is missing.
+        product over the values that were not drawn. It is given that no value is missing.
         """
         codes, weights = codes.clone(), torch.zeros(len(codes))
         for i, head, network in self._columns:
@@ -93,12 +94,8 @@ class Labels(nn.Module):
         validation: Tensor,
         weights: Tensor | None = None,
         seed: int = 0,
-        is_over: Callable[[], bool] = lambda: False,
     ) -> "Labels":
-        """Returns the distribution, fitted to rows.
-
-        Validation rows decide when to stop, and `is_over`, which is called before each epoch.
-        """
+        """Returns the distribution, fitted to rows; validation rows decide when to stop."""
         generator = torch.Generator().manual_seed(seed)
         shares = torch.ones(len(codes)) if weights is None else (weights / weights.mean()).float()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -109,7 +106,7 @@ class Labels(nn.Module):
                 with torch.no_grad():
                     network.get_parameter("2.bias").copy_(head.fit(codes[:, i], shares))
             if self.networks:
-                self._train(codes, validation, shares, generator, is_over)
+                self._train(codes, validation, shares, generator)
         return self.eval()
 
     def _train(
@@ -118,16 +115,14 @@ class Labels(nn.Module):
         validation: Tensor,
         shares: Tensor,
         generator: torch.Generator,
-        is_over: Callable[[], bool],
     ) -> None:
         """Trains the networks, and keeps the weights of the best epoch."""
         optimizer = torch.optim.AdamW(
             self.networks.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
         )
         best, kept, worse = self._mean(validation), copy.deepcopy(self.state_dict()), 0
-        for _ in range(EPOCHS):
-            if is_over():
-                break
+        steps = -(-len(codes) // BATCH)
+        for _ in range(min(EPOCHS, max(LEAST_EPOCHS, STEPS // steps))):
             for index in torch.randperm(len(codes), generator=generator).split(BATCH):
                 optimizer.zero_grad()
                 loss = -(self.log_prob(codes[index]) * shares[index]).mean()

@@ -4,7 +4,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2_contingency
 
 from kappaflow.data.naming import IntArray
 
@@ -29,11 +28,11 @@ def worst_match(rows: IntArray, samples: IntArray) -> tuple[float, tuple[int, ..
         True
     """
     binned = [_binned(a, b) for a, b in zip(rows.T, samples.T, strict=True)]
-    places = [(i,) for i in range(len(binned))]
-    places += [*combinations(range(len(binned)), 2)][:MOST_PAIRS]
-    results = [(_p_value([binned[i] for i in place]), place) for place in places]
-    p, place = min(results, default=(1.0, ()))
-    return min(1.0, p * max(1, len(results))), place
+    tests = [(i,) for i in range(len(binned))]
+    tests += [*combinations(range(len(binned)), 2)][:MOST_PAIRS]
+    results = [(_p_value([binned[i] for i in columns]), columns) for columns in tests]
+    p, worst = min(results, default=(1.0, ()))
+    return min(1.0, p * max(1, len(results))), worst
 
 
 def _binned(rows: IntArray, samples: IntArray) -> tuple[IntArray, IntArray]:
@@ -61,5 +60,7 @@ def _p_value(columns: list[tuple[IntArray, IntArray]]) -> float:
     table = table[:, table.sum(0) > 0]
     if table.shape[1] < 2:
         return 1.0
+    from scipy.stats import chi2_contingency  # takes as long to load as the rest of the command
+
     result: Any = chi2_contingency(table)
     return float(result.pvalue)

@@ -1,6 +1,6 @@
 """A source of mixed columns, encoded, split and completed: what a table model is fitted to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -98,12 +98,8 @@ def prepared(
     fractions: tuple[float, ...],
     seed: int,
     weights: FloatArray | None = None,
-    is_over: Callable[[], bool] = lambda: False,
 ) -> MixedParts:
-    """Returns the parts of a table; equal rows are in one part.
-
-    The training of the labels ends when `is_over`.
-    """
+    """Returns the parts of a table; equal rows are in one part."""
     detected = detect_kinds(raw, kinds)
     encoding = Encoding.fit(raw, detected)
     encoded = encoding.encode(raw)
@@ -113,7 +109,7 @@ def prepared(
     codes = torch.from_numpy(encoded.codes)
     shares = parts[0].weights
     counts = None if shares is None else torch.from_numpy(shares)
-    labels.fit(codes[rows[0]], codes[rows[1]], counts, seed, is_over)
+    labels.fit(codes[rows[0]], codes[rows[1]], counts, seed)
     inputs = labels.read(codes[rows[0]]).double().numpy()
     proposals.fit(encoded.numbers[rows[0]], inputs)
     filled = [

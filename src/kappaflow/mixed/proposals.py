@@ -24,13 +24,13 @@ class Proposals(nn.Module):
     """Draws missing numbers given the present ones and the labels, with the density of the draws.
 
     Each column is mapped to normal scores by a curve of straight lines through quantiles. Scores
-    and labels (as 0 and 1) get one mean and one covariance, by expectation and maximization over
+    and labels get one mean and one covariance, by expectation and maximization over
     the incomplete rows; draws follow a multivariate t distribution with the conditional mean and
     covariance. They only have to be near: weights correct them.
 
     Args:
         domains: The domain of each column of numbers, (D,); None for all real numbers.
-        labels: Number of columns of 0 and 1, K.
+        labels: Number of columns that represent labels and counts, K.
     """
 
     knots: Tensor

@@ -138,7 +138,7 @@ class FilledBatches:
         filled = torch.from_numpy(rows.table.values)
         self._centers = torch.where(rows.gaps.replaced, filled, rows.numbers)
         incomplete = rows.gaps.missing.any(1)
-        self._place = incomplete.cumsum(0) - 1
+        self._incomplete = incomplete.cumsum(0) - 1
         log_q = torch.full((int(incomplete.sum()),), -torch.inf, dtype=torch.float64)
         #: The rows with missing numbers, and the log-density of their draws, for a checkpoint.
         self.state = {"filled": filled[incomplete], "log_q": log_q}
@@ -159,7 +159,7 @@ class FilledBatches:
         some = torch.nonzero(gaps.missing.any(1))[:, 0]
         if len(some):
             gaps = gaps.at(some)
-            before = self.state["filled"][self._place[index[some]]]
+            before = self.state["filled"][self._incomplete[index[some]]]
             now = torch.where(gaps.missing, before, values[some])
             values[some] = self._moved(index[some], now, gaps, batch.at(some), generator)
         return replace(batch, x=values.to(batch.x))
@@ -169,20 +169,20 @@ class FilledBatches:
         self, rows: Tensor, now: Tensor, gaps: Gaps, batch: Batch, generator: torch.Generator
     ) -> Tensor:
         """Returns rows after a step of Metropolis and Hastings for their missing numbers."""
-        centers, inputs, place = self._centers[rows], self._inputs[rows], self._place[rows]
+        centers, inputs, number = self._centers[rows], self._inputs[rows], self._incomplete[rows]
         drawn, log_q = self.rows.proposals.drawn(centers, inputs, gaps.missing, generator)
         proposed = torch.where(gaps.missing, drawn, now)
         context = None if batch.context is None else batch.context.repeat(2, 1)
         with evaluation_mode(self.flow):
             log_p = self.flow.log_prob(torch.cat([now, proposed]).to(batch.x), context)
         before, after = log_p.double().cpu().nan_to_num(-torch.inf, torch.inf, -torch.inf).chunk(2)
-        known = self.state["log_q"][place]
+        known = self.state["log_q"][number]
         ratio = torch.where(known.isinf(), torch.inf, after - before + known - log_q)
         threshold = torch.rand(len(now), dtype=torch.float64, generator=generator).log()
         accepted = (ratio > threshold) & after.isfinite()
-        self.state["log_q"][place] = torch.where(accepted, log_q, known)
-        self.state["filled"][place] = torch.where(accepted[:, None], proposed, now)
-        return self.state["filled"][place]
+        self.state["log_q"][number] = torch.where(accepted, log_q, known)
+        self.state["filled"][number] = torch.where(accepted[:, None], proposed, now)
+        return self.state["filled"][number]
 
 
 def _shortened(values: Tensor) -> Tensor:

@@ -1,10 +1,10 @@
-"""`TableModel`: the density of rows of mixed columns, and what can be asked of it."""
+"""`TableModel`: densities, samples and completions of rows of mixed columns."""
 
 import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,8 +44,8 @@ class RowScores(NamedTuple):
     """The log-density of rows, (N,) each.
 
     Attributes:
-        log_prob: Log-density in nats, of the values that are there: a probability for labels and
-            whole numbers, a density in the units of the columns for the others.
+        log_prob: Log-density of the present values in nats: a probability for labels and whole
+            numbers, a density in the units of the columns for the others.
         standard_error: Monte Carlo error of `log_prob`; 0 for rows without gaps.
         effective_size: Effective number of draws that it is a mean over.
     """
@@ -72,16 +72,16 @@ class Completed:
 class TableModel:
     """A density of rows of mixed columns: p(labels) p(numbers | labels).
 
-    Categories, truth values and counts of few values are labels. All other columns are numbers,
-    which a conditional flow models given the labels. `kappaflow.fit_table` makes it. It is a model
-    of complete rows: the density of an incomplete one has its missing values integrated out,
-    which assumes that values are missing at random given those that are there.
+    Categories, truth values and counts are labels. All other columns are numbers, which a
+    conditional flow models given the labels. `kappaflow.fit_table` makes it. It is a model of
+    complete rows: the density of an incomplete row is the integral over its missing values. This
+    assumes that values are missing at random given the present ones.
 
     Attributes:
         encoding: How columns become numbers and labels, and back.
         labels: The distribution of the labels.
         proposals: Draws of missing numbers, which weights correct.
-        flow: The flow of the numbers given the labels as 0 and 1; None without a number.
+        flow: The flow of the numbers given the labels; None without a number.
         like: An empty frame, whose type and dtypes samples have; None for polars.
     """
 
@@ -120,22 +120,20 @@ class TableModel:
             seed: Seed of the draws.
 
         Raises:
-            DataError: A column is not there, or a label was not among the training rows.
+            DataError: A column is missing, or a label was not among the training rows.
         """
         rows = self._encoded(_raw(data))
         results, gaps = np.zeros((3, len(rows.codes))), self._has_gaps(rows)
         results[:, ~gaps] = self._scores(at(rows, ~gaps), 1, seed)
         results[1, gaps] = math.inf
-        if (
-            draws is None
-        ):  # little varies in a cell; elsewhere few draws would seem certain by chance
-            whole = gaps & ~(np.isnan(rows.numbers).any(1) | (rows.codes < 0).any(1))
-            results[:, whole] = self._scores(at(rows, whole), FEW, seed)
+        if draws is None:  # a density varies little in a cell; elsewhere 8 draws may mislead
+            rounded = gaps & ~(np.isnan(rows.numbers).any(1) | (rows.codes < 0).any(1))
+            results[:, rounded] = self._scores(at(rows, rounded), FEW, seed)
         for count in DRAWS if draws is None else (positive_int("draws", draws),):
             some = results[1] > UNCERTAIN
             results[:, some] = self._scores(at(rows, some), count, seed)
         results[2, ~gaps] = math.inf
-        results[:2, np.hstack([rows.missing, rows.codes < 0]).all(1)] = 0.0  # nothing is there
+        results[:2, np.hstack([rows.missing, rows.codes < 0]).all(1)] = 0.0  # no value is present
         return RowScores(*results)
 
     def _scores(self, rows: Encoded, draws: int, seed: int) -> NDArray[np.float64]:
@@ -181,7 +179,9 @@ class TableModel:
                 f"are {', '.join(modeled)}."
             )
         row = pl.DataFrame({name: [given.get(name)] for name in modeled}, strict=False)
-        rows, count = self._encoded(_raw(row)), max(4 * positive_int("n", n), LEAST_DRAWS)
+        row = self.encoding.with_dates(row)
+        raw = replace(_raw(row), subject="'given'")
+        rows, count = self._encoded(raw), max(4 * positive_int("n", n), LEAST_DRAWS)
         missing = [name for name, gone in self._missing(rows).items() if gone[0] and name in given]
         if missing:
             raise ArgumentError(
@@ -198,8 +198,10 @@ class TableModel:
             )
         frame = nw.from_native(self._frame(numbers[0, chosen], codes[0, chosen]), eager_only=True)
         kept = [
-            nw.new_series(name, [value] * n, backend=frame.implementation).cast(frame[name].dtype)
-            for name, value in given.items()
+            nw.new_series(name, [row[name][0]] * n, backend=frame.implementation).cast(
+                frame[name].dtype
+            )
+            for name in given
             if name in self.encoding.numbers  # whose cells end with the fitted rows
         ]
         return frame.with_columns(*kept).to_native()
@@ -210,7 +212,7 @@ class TableModel:
         For several imputations call it with several seeds.
 
         Raises:
-            DataError: A column is not there, or a label was not among the training rows.
+            DataError: A column is missing, or a label was not among the training rows.
         """
         natural_int("seed", seed)
         raw = _raw(data)

@@ -297,10 +297,10 @@ def source_frame(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  #
     series = []
     for name, column in raw.columns.items():
         own: Any = column.series.rename(name).to_polars()
-        whole: Any = source_type(column, is_date=False).polars_type()
-        drawn: Any = completed.schema.get(name, whole)
+        integer: Any = source_type(column, is_date=False).polars_type()
+        drawn: Any = completed.schema.get(name, integer)
         is_float = drawn.is_float() or not own.dtype.is_numeric()
-        series.append(own if is_float else own.cast(whole))
+        series.append(own if is_float else own.cast(integer))
     return pl.DataFrame(series)
 
 

@@ -102,7 +102,7 @@ class Separation(Part):
 
 
 class MixedLikelihood(Part):
-    """Negative log-likelihood of held-out rows of mixed columns: of the values that are there.
+    """Negative log-likelihood of held-out rows of mixed columns, for their present values.
 
     Attributes:
         nll: Mean in nats per row: -log of a probability for labels and whole numbers, of a

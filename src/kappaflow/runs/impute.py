@@ -46,7 +46,7 @@ def impute_run(
 
     Raises:
         ArgumentError: The run has no model of mixed columns, or `out` cannot be written.
-        DataError: A column is not there, or a label was not among the training rows.
+        DataError: A column is missing, or a label was not among the training rows.
     """
     natural_int("seed", seed)
     check_writable(out, read=data)

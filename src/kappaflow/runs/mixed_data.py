@@ -194,7 +194,7 @@ class MixedScores(Chunked):
         rows = np.arange(self.rows)
         for start in range(0, self.rows, AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            keep = np.isin(rows, rows[part])
+            keep = (rows >= part.start) & (rows < part.stop)
             scores = self._model.log_prob(self._raw.select(keep), seed=start)
             names = {name: values[part] for name, values in self._names.items()}
             yield self._columns({"row": rows[part] + 1, **names}, scores)

@@ -103,13 +103,13 @@ def ordered_outlier_bounds(matrix: object, couplings: int = 6) -> tuple[float, f
     def bound(rows: int) -> float:
         columns = rows if couplings % 2 == 0 else 1 - rows
         sides = (unit, rows, columns), (inverse, 1 - columns, 1 - rows)
-        wide, corner = 1.0, 1.0
+        largest, corner = 1.0, 1.0
         for matrix, i, j in sides:
             kept, scaled = matrix[halves[i]], matrix[:, halves[j]]
             least = svd(kept, compute_uv=False)[-1] * svd(scaled, compute_uv=False)[-1]
-            wide = max(wide, cond(kept), cond(scaled))
+            largest = max(largest, cond(kept), cond(scaled))
             corner = max(corner, norm(kept[:, halves[j]], 2) / least)
-        return float(max(wide ** (1 / (couplings - 1)), corner ** (2 / (3 * couplings - 4))))
+        return float(max(largest ** (1 / (couplings - 1)), corner ** (2 / (3 * couplings - 4))))
 
     return bound(0), bound(1)
 
