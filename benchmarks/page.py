@@ -249,7 +249,7 @@ PAGES: dict[str, tuple[str, tuple[Section, ...]]] = {
         (Section("known", KNOWN, known_values),),
     ),
     "benchmarks-mixed.md": (
-        "# Tables of mixed columns\n",
+        "# Densities of mixed columns\n",
         (Section("mixed", MIXED, mixed_values),),
     ),
     "benchmarks-depth.md": (
