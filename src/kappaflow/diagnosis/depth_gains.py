@@ -363,18 +363,14 @@ class Passed:
 
 @dataclass(frozen=True)
 class LayerLosses:
-    """What a flow loses without some of its layers, at rows: nothing is trained again.
-
-    Attributes:
-        rows: Log-likelihood of each row minus that without one layer, in nats, (L, B); nan for a
-            layer that changes the shape.
-        shares: Share of each row in all means, (B,); they add up to one.
-    """
+    """What a flow loses without some of its layers, at rows: nothing is trained again."""
 
     passed: Passed
     context: Tensor | None
+    # Log-likelihood of each row minus that without one layer, in nats, (L, B); nan for a layer
+    # that changes the shape
     rows: Tensor
-    shares: Tensor
+    shares: Tensor  # share of each row in all means, (B,); they add up to one
 
     @property
     def idle(self) -> list[int]:

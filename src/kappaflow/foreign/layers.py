@@ -157,26 +157,20 @@ def default_dtype_of(module: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a flow of another library, as an adapter returns them.
-
-    Attributes:
-        layers: The layers from data to latent.
-        module: The module with the parameters, or None.
-        log_prob: The library's log_prob, a function from x and the context to (B,), or None.
-        sample: The library's sampler, or None. It is a function from n and the context (n rows, or
-            None) to samples and their log_prob, which may be None.
-        like: A tensor with the dtype and device, if there is no module and no rows are given.
-        flow: The flow inside the given object, if they differ.
-    """
+    """The parts of a flow of another library, as an adapter returns them."""
 
     library: str
-    layers: Sequence[ForeignLayer]
+    layers: Sequence[ForeignLayer]  # the layers from data to latent
     base: Base
-    module: nn.Module | None = None
+    module: nn.Module | None = None  # the module with the parameters, or None
+    # The library's log_prob, a function from x and the context to (B,), or None
     log_prob: Callable[[Tensor, Tensor | None], Tensor] | None = None
+    # The library's sampler, or None. It is a function from n and the context (n rows, or None) to
+    # samples and their log_prob, which may be None.
     sample: Callable[[int, Tensor | None], tuple[Tensor, Tensor | None]] | None = None
+    # A tensor with the dtype and device, if there is no module and no rows are given
     like: Tensor | None = None
-    flow: object = None
+    flow: object = None  # the flow inside the given object, if they differ
 
 
 def is_overridden(method: str, owner: object, libraries: Sequence[str]) -> bool:

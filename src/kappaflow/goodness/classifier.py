@@ -18,22 +18,14 @@ LOGITS = -6.0 - math.log(2), 6.0 - math.log(2)  # the ends, as there are two sam
 
 @dataclass(frozen=True)
 class Classified:
-    """Held-out rows and samples with the score of a classifier that has not seen them.
+    """Held-out rows and samples with the score of a classifier that has not seen them."""
 
-    Attributes:
-        logits: Estimated log of the density of the rows over that of the samples, up to a
-            constant, (n + m,).
-        order: The order of rows and samples by the score.
-        auc: Probability that a row has a larger score than a sample.
-        standard_error: Standard error of the AUC (DeLong, DeLong, Clarke-Pearson 1988).
-        nats: Divergence that the classifier shows, in nats per row: a lower bound (Donsker,
-            Varadhan 1975).
-    """
-
+    # Estimated log of the density of the rows over that of the samples, up to a constant, (n + m,)
     logits: FloatArray
-    order: IntArray
-    auc: float
-    standard_error: float
+    order: IntArray  # the order of rows and samples by the score
+    auc: float  # probability that a row has a larger score than a sample
+    standard_error: float  # standard error of the AUC (DeLong, DeLong, Clarke-Pearson 1988)
+    # Divergence that the classifier shows, in nats per row: a lower bound (Donsker, Varadhan 1975)
     nats: float
 
 

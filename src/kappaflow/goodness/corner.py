@@ -19,27 +19,18 @@ Shares = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Corner:
-    """Some held-out rows and samples, and how all samples are spread over each pair of columns.
+    """Some held-out rows and samples, and how all samples are spread over each pair of columns."""
 
-    Attributes:
-        columns: Names of the columns.
-        frames: The ends of the 24 cells of each column.
-        rows: Values of some held-out rows.
-        samples: Values of as many samples.
-        row_shares: For each column, the share of all rows in each cell.
-        sample_shares: The same of all samples.
-        densities: For each pair, (1, 0), (2, 0), (2, 1) and so on, the share of all samples in
-            24 x 24 cells: 24 of the second column of the pair for each cell of the first.
-        correlations: For each pair, the rank correlation (Spearman) of rows and of samples.
-    """
-
-    columns: tuple[str, ...]
-    frames: tuple[tuple[float, float], ...]
-    rows: tuple[tuple[float, ...], ...]
-    samples: tuple[tuple[float, ...], ...]
-    row_shares: tuple[Shares, ...]
-    sample_shares: tuple[Shares, ...]
+    columns: tuple[str, ...]  # names of the columns
+    frames: tuple[tuple[float, float], ...]  # the ends of the 24 cells of each column
+    rows: tuple[tuple[float, ...], ...]  # values of some held-out rows
+    samples: tuple[tuple[float, ...], ...]  # values of as many samples
+    row_shares: tuple[Shares, ...]  # for each column, the share of all rows in each cell
+    sample_shares: tuple[Shares, ...]  # the same of all samples
+    # For each pair, (1, 0), (2, 0), (2, 1) and so on, the share of all samples in 24 x 24 cells:
+    # 24 of the second column of the pair for each cell of the first
     densities: tuple[Shares, ...]
+    # For each pair, the rank correlation (Spearman) of rows and of samples
     correlations: tuple[tuple[float, float], ...]
 
 

@@ -22,29 +22,18 @@ BEYOND = 0.002  # share of the rows and samples at each end that lies beyond the
 
 @dataclass(frozen=True)
 class GivenDensity:
-    """A column of held-out rows whose context is near some value, and of samples there.
+    """A column of held-out rows whose context is near some value, and of samples there."""
 
-    Attributes:
-        column: The name of the column.
-        context: The name of the column of the context.
-        value: The context: a quantile of that column.
-        low: Least context of the rows.
-        high: Largest context of the rows.
-        count: Number of rows; samples are drawn at the context of each.
-        edges: The ends of the bins, ascending; the first and the last bin hold what is beyond.
-        rows: Share of the rows in each bin.
-        samples: Share of the samples in each bin.
-    """
-
-    column: str
-    context: str
-    value: float
-    low: float
-    high: float
-    count: int
+    column: str  # the name of the column
+    context: str  # the name of the column of the context
+    value: float  # the context: a quantile of that column
+    low: float  # least context of the rows
+    high: float  # largest context of the rows
+    count: int  # number of rows; samples are drawn at the context of each
+    # The ends of the bins, ascending; the first and the last bin hold what is beyond
     edges: tuple[float, ...]
-    rows: tuple[float, ...]
-    samples: tuple[float, ...]
+    rows: tuple[float, ...]  # share of the rows in each bin
+    samples: tuple[float, ...]  # share of the samples in each bin
 
 
 @torch.no_grad()

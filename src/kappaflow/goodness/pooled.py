@@ -28,29 +28,19 @@ MANY_TIES = 0.02  # share of values that repeat, above which a column is compare
 
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """Held-out rows and samples of a flow, in the units of the data.
+    """Held-out rows and samples of a flow, in the units of the data."""
 
-    Attributes:
-        columns: Names of the columns.
-        rows: Held-out rows, (n, D).
-        samples: Samples, (m, D); of a conditional flow m / n for the context of each row.
-        context_columns: Names of the columns of the context.
-        context: Context of each row, (n, C).
-        owners: The row whose context each sample has, (m,).
-        weights: Weights of the rows with mean 1, (n,); None if all are equal.
-        encoded: log_prob and latents of rows, then samples, (n + m, 1 + D); None if log_prob is
-            not exact.
-        grids: The grids of columns of rounded values, which have noise as wide as a step.
-    """
-
-    columns: tuple[str, ...]
-    rows: FloatArray
-    samples: FloatArray
-    context_columns: tuple[str, ...] = ()
-    context: FloatArray | None = None
-    owners: IntArray | None = None
+    columns: tuple[str, ...]  # names of the columns
+    rows: FloatArray  # held-out rows, (n, D)
+    samples: FloatArray  # samples, (m, D); of a conditional flow m / n for the context of each row
+    context_columns: tuple[str, ...] = ()  # names of the columns of the context
+    context: FloatArray | None = None  # context of each row, (n, C)
+    owners: IntArray | None = None  # the row whose context each sample has, (m,)
+    # Weights of the rows with mean 1, (n,); None if all are equal
     weights: FloatArray | None = None
+    # log_prob and latents of rows, then samples, (n + m, 1 + D); None if log_prob is not exact
     encoded: FloatArray | None = None
+    # The grids of columns of rounded values, which have noise as wide as a step
     grids: "Grids" = field(default_factory=dict)
     _orders: dict[int, IntArray] = field(default_factory=dict, repr=False)
 

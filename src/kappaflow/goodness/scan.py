@@ -49,33 +49,24 @@ NOTHING = AllCells(1.0, 0.0, 1)
 
 
 class Scan(NamedTuple):
-    """The result of a scan.
+    """The result of a scan."""
 
-    Attributes:
-        cell: The cell that differs most.
-        p_value: Probability of a difference as large in any cell or in all of them, if rows and
-            samples have the same distribution.
-        nats: Estimated divergence of the rows from the samples, in nats per row, as far as the
-            cells show it.
-    """
-
-    cell: Cell
+    cell: Cell  # the cell that differs most
+    # Probability of a difference as large in any cell or in all of them, if rows and samples have
+    # the same distribution
     p_value: float
+    # Estimated divergence of the rows from the samples, in nats per row, as far as the cells show
+    # it
     nats: float
 
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Rows and samples together, rows first.
+    """Rows and samples together, rows first."""
 
-    Attributes:
-        rows: Number of rows.
-        samples: Number of samples.
-        weights: Weights of the rows, (rows,), with mean 1; None if all are equal.
-    """
-
-    rows: int
-    samples: int
+    rows: int  # number of rows
+    samples: int  # number of samples
+    # Weights of the rows, (rows,), with mean 1; None if all are equal
     weights: FloatArray | None = None
 
     @property

@@ -19,17 +19,12 @@ ROOM_OF_LABELS = 60  # CSS pixels of the labels next to the rows of a sheet
 
 
 class ImageCharts(Part):
-    """What only the page of a flow of images draws.
+    """What only the page of a flow of images draws."""
 
-    Attributes:
-        held_out: Some of these images, in the same grid as the samples.
-        samples: Grids of samples, one for each temperature.
-        reconstructions: Held-out images above, their reconstructions from the latents below.
-    """
-
-    held_out: Picture
+    held_out: Picture  # some of these images, in the same grid as the samples
+    # Grids of samples, one for each temperature
     samples: Annotated[list[Picture], Field(min_length=1)]
-    reconstructions: Picture
+    reconstructions: Picture  # held-out images above, their reconstructions from the latents below
 
 
 ImageReport = Report[ImageCharts]

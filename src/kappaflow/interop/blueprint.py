@@ -23,24 +23,18 @@ class Unsupported(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class NetworkWeights:
-    """The weights of a conditioner, a fully connected network.
+    """The weights of a conditioner, a fully connected network."""
 
-    Attributes:
-        weights: Weight of each linear layer.
-        inputs: Number of inputs before the context.
-        blocks: Whether the layers form residual blocks, as in `ResidualMLP`.
-        paired: Whether the layers after the first one are block diagonal with two blocks: two
-            networks side by side.
-        gates: For each block the weight and bias of a linear map of the context, or empty.
-    """
-
-    weights: tuple[Tensor, ...]
+    weights: tuple[Tensor, ...]  # weight of each linear layer
     biases: tuple[Tensor, ...]
-    inputs: int
+    inputs: int  # number of inputs before the context
     activation: str = "relu"
     slope: float = 0.01
-    blocks: bool = False
+    blocks: bool = False  # whether the layers form residual blocks, as in `ResidualMLP`
+    # Whether the layers after the first one are block diagonal with two blocks: two networks side
+    # by side
     paired: bool = False
+    # For each block the weight and bias of a linear map of the context, or empty
     gates: tuple[tuple[Tensor, Tensor], ...] = ()
 
     @property

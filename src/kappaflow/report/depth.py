@@ -46,60 +46,39 @@ TERMS = ("Flow", "NLL, nat", "Held out", "Standardized", "Condition number")
 
 
 class DepthPoint(Part):
-    """A flow of one depth, on held-out rows or images.
+    """A flow of one depth, on held-out rows or images."""
 
-    Attributes:
-        partition: "half", "random" or "mixing".
-        depth: Number of couplings; for images that of the steps of each level.
-        nll: Mean negative log-likelihood in nats per row, on standardized columns.
-        gain: Mean difference to the flow of half the depth, row by row; None for the first.
-        condition_number: 95 % quantile, from the standardized columns on.
-        score_s: Processor time to score a million rows, in seconds.
-        time_s: Time of the training in seconds.
-        bits_per_dimension: The NLL of images of whole numbers, not standardized; None for others.
-    """
-
-    partition: str
-    depth: int
-    nll: float
+    partition: str  # "half", "random" or "mixing"
+    depth: int  # number of couplings; for images that of the steps of each level
+    nll: float  # mean negative log-likelihood in nats per row, on standardized columns
     standard_error: float
+    # Mean difference to the flow of half the depth, row by row; None for the first
     gain: float | None = None
     gain_error: float | None = None
-    condition_number: float
-    score_s: float
-    time_s: float
+    condition_number: float  # 95 % quantile, from the standardized columns on
+    score_s: float  # processor time to score a million rows, in seconds
+    time_s: float  # time of the training in seconds
     epochs: int
+    # The NLL of images of whole numbers, not standardized; None for others
     bits_per_dimension: float | None = None
 
 
 class Rewritten(Part):
-    """The flow with learned linear maps, rewritten as couplings of one partition alone.
+    """The flow with learned linear maps, rewritten as couplings of one partition alone."""
 
-    Attributes:
-        depth: Depth of the flow before.
-        couplings: Number of couplings after.
-        layer_condition_number: The largest 95 % condition number of one of its layers.
-    """
-
-    depth: int
-    couplings: int
-    layer_condition_number: float
+    depth: int  # depth of the flow before
+    couplings: int  # number of couplings after
+    layer_condition_number: float  # the largest 95 % condition number of one of its layers
 
 
 class LinearPart(Part):
-    """The linear map that takes the correlations out of the columns, as couplings of halves.
+    """The linear map that takes the correlations out of the columns, as couplings of halves."""
 
-    Attributes:
-        condition_number: That of the map, the inverse root of the correlation matrix.
-        couplings: Number of linear couplings that `kappaflow.factor_linear` found for it.
-        coupling_condition_number: The largest condition number of one of them.
-        lower_bound: The least that this number can be for as many couplings with one scale each;
-            None for an odd number of columns.
-    """
-
-    condition_number: float
-    couplings: int
-    coupling_condition_number: float
+    condition_number: float  # that of the map, the inverse root of the correlation matrix
+    couplings: int  # number of linear couplings that `kappaflow.factor_linear` found for it
+    coupling_condition_number: float  # the largest condition number of one of them
+    # The least that this number can be for as many couplings with one scale each; None for an odd
+    # number of columns
     lower_bound: float | None = None
 
 
@@ -108,51 +87,32 @@ class Modes(Part):
 
     Constants of layers and of the flow, latent to data, are the largest at measured points, and at
     most the true ones.
-
-    Attributes:
-        distance: Distance of the two regions, in standardized units.
-        shares: Shares of the held-out rows in each.
-        between: Upper bound for the share of rows between them, with 95 % confidence.
-        lipschitz: The least Lipschitz constant of the flow.
-        layer_lipschitz: The largest constant of a layer of the recommended flow.
-        flow_lipschitz: That of the whole flow.
-        layers: The fewest of its layers whose constants multiply to `lipschitz`; None if all do
-            not.
     """
 
-    distance: float
-    shares: tuple[float, float]
-    between: float
-    lipschitz: float
-    layer_lipschitz: float
-    flow_lipschitz: float
+    distance: float  # distance of the two regions, in standardized units
+    shares: tuple[float, float]  # shares of the held-out rows in each
+    between: float  # upper bound for the share of rows between them, with 95 % confidence
+    lipschitz: float  # the least Lipschitz constant of the flow
+    layer_lipschitz: float  # the largest constant of a layer of the recommended flow
+    flow_lipschitz: float  # that of the whole flow
+    # The fewest of its layers whose constants multiply to `lipschitz`; None if all do not
     layers: int | None
 
 
 class DepthCurve(PlottedSummary, Part):
-    """Likelihood and conditioning of flows of a table, or of images, against depth.
+    """Likelihood and conditioning of flows of a table, or of images, against depth."""
 
-    Attributes:
-        data: The name of the data.
-        model: Settings of the trainings, (label, value).
-        nats: The least gain for which twice the depth is worth its price.
-        points: The flows, by partition and depth.
-        rows: Number of held-out rows.
-        rewritten: What the learned linear maps are as couplings; None if it was not computed.
-        linear: What theory says of the correlations; None if they have no inverse.
-        modes: What theory says of two groups of rows; None if there are no two.
-        images: Whether the data is images.
-    """
-
-    data: str
-    model: list[tuple[str, str]]
-    nats: float
-    rows: int
-    points: list[DepthPoint]
+    data: str  # the name of the data
+    model: list[tuple[str, str]]  # settings of the trainings, (label, value)
+    nats: float  # the least gain for which twice the depth is worth its price
+    rows: int  # number of held-out rows
+    points: list[DepthPoint]  # the flows, by partition and depth
+    # What the learned linear maps are as couplings; None if it was not computed
     rewritten: Rewritten | None = None
+    # What theory says of the correlations; None if they have no inverse
     linear: LinearPart | None = None
-    modes: Modes | None = None
-    images: bool = False
+    modes: Modes | None = None  # what theory says of two groups of rows; None if there are no two
+    images: bool = False  # whether the data is images
     notes: list[str] = []
 
     @property

@@ -70,21 +70,14 @@ def _check_png(text: str) -> str:
 
 
 class Picture(Part):
-    """A sheet of images with its texts, for a page.
-
-    Attributes:
-        alt: Description for readers who cannot see the picture.
-        caption: One or two sentences on what to look for.
-        columns: Number of images per row.
-        rows: Label of each row, from the top; may be empty.
-        png: The PNG file in base64, with one pixel for each pixel of the images.
-    """
+    """A sheet of images with its texts, for a page."""
 
     title: str
-    alt: str
-    caption: str
-    columns: int
-    rows: list[str] = []
+    alt: str  # description for readers who cannot see the picture
+    caption: str  # one or two sentences on what to look for
+    columns: int  # number of images per row
+    rows: list[str] = []  # label of each row, from the top; may be empty
+    # The PNG file in base64, with one pixel for each pixel of the images
     png: Annotated[str, AfterValidator(_check_png)]
 
     @property

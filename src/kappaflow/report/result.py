@@ -14,62 +14,43 @@ TABLE = "table"
 
 
 class Likelihood(Part):
-    """Negative log-likelihood of held-out rows or images, in nats for each.
+    """Negative log-likelihood of held-out rows or images, in nats for each."""
 
-    Attributes:
-        name: Name of the set of rows: "test", "test, rows on a point mass", ...
-        rows: Number of rows or images.
-        nll: Mean, in the units of the data.
-        nll_standardized: Mean on standardized columns, for comparison; None for images.
-        standard_error: Standard error of the means.
-        quantiles: Quantiles by name, "median", "p95", ...: of the standardized NLL of rows, and of
-            the bits per dimension of images, or of their nats if there are no bits.
-        bits_per_dimension: Mean in bits per number of an image; None for rows and for flows that
-            treat pixels as real numbers.
-    """
-
-    name: str
-    rows: int
-    nll: float
+    name: str  # name of the set of rows: "test", "test, rows on a point mass", ...
+    rows: int  # number of rows or images
+    nll: float  # mean, in the units of the data
+    # Mean on standardized columns, for comparison; None for images
     nll_standardized: float | None = None
-    standard_error: float
+    standard_error: float  # standard error of the means
+    # Quantiles by name, "median", "p95", ...: of the standardized NLL of rows, and of the bits per
+    # dimension of images, or of their nats if there are no bits
     quantiles: dict[str, float]
+    # Mean in bits per number of an image; None for rows and for flows that treat pixels as real
+    # numbers
     bits_per_dimension: float | None = None
     bits_standard_error: float | None = None
 
 
 class Weighted(Part):
-    """Importance-weighted negative log-likelihood of held-out rows of a padded flow.
+    """Importance-weighted negative log-likelihood of held-out rows of a padded flow."""
 
-    Attributes:
-        draws: Samples of the padding for each row.
-        nll: Mean in nats per row, in the units of the data.
-        nll_standardized: Mean on standardized columns.
-        standard_error: Standard error of both means, over the rows.
-        monte_carlo_error: Error of both means from the samples of the padding.
-    """
-
-    draws: int
+    draws: int  # samples of the padding for each row
     rows: int
-    nll: float
-    nll_standardized: float
-    standard_error: float
-    monte_carlo_error: float
+    nll: float  # mean in nats per row, in the units of the data
+    nll_standardized: float  # mean on standardized columns
+    standard_error: float  # standard error of both means, over the rows
+    monte_carlo_error: float  # error of both means from the samples of the padding
 
 
 class AddedPadding(Part):
-    """Padding features added to each row; see `kappaflow.flows.padding.Padding`.
-
-    Attributes:
-        has_density: Whether the NLL is an upper bound on average. If not, it belongs to the joint
-            density of a row and its padding, and is not a likelihood of the row.
-        weighted: A tighter estimate of the NLL; None if there is none.
-    """
+    """Padding features added to each row; see `kappaflow.flows.padding.Padding`."""
 
     features: int
     description: str
+    # Whether the NLL is an upper bound on average. If not, it belongs to the joint density of a
+    # row and its padding, and is not a likelihood of the row.
     has_density: bool
-    weighted: Weighted | None = None
+    weighted: Weighted | None = None  # a tighter estimate of the NLL; None if there is none
 
     @classmethod
     def of(cls, flow: Flow, weighted: Weighted | None = None) -> "AddedPadding | None":
@@ -86,19 +67,13 @@ class AddedPadding(Part):
 
 
 class Separation(Part):
-    """How well log_prob separates held-out rows like the training data from other rows.
-
-    Attributes:
-        rows_in: Number of rows like the training data, which should score higher.
-        auc: Probability that a row like the training data scores above another row.
-        auc_standard_error: Standard error of the AUC (Hanley, McNeil 1982).
-    """
+    """How well log_prob separates held-out rows like the training data from other rows."""
 
     name: str
-    rows_in: int
+    rows_in: int  # number of rows like the training data, which should score higher
     rows_out: int
-    auc: float
-    auc_standard_error: float
+    auc: float  # probability that a row like the training data scores above another row
+    auc_standard_error: float  # standard error of the AUC (Hanley, McNeil 1982)
 
 
 class MixedLikelihood(Part):
@@ -125,27 +100,21 @@ class MixedLikelihood(Part):
 
 
 class HeldOut(Part):
-    """The likelihood of held-out data, and what it is compared with.
+    """The likelihood of held-out data, and what it is compared with."""
 
-    Attributes:
-        kind: The kind of data: "table", "images", or one that you registered.
-        likelihood: Whether the NLL is exact, an upper bound on average, or that of the joint
-            density of a row and its padding, which is not a likelihood of the row.
-        test: The likelihood of all test rows.
-        parts: The likelihood of parts of them; often empty.
-        references: Simple densities, compared with the flow row by row; may be empty.
-        separations: How well log_prob separates other kinds of rows; often empty.
-        mixed: The likelihood of all columns of a table of mixed ones, of which `test` has the
-            numbers given the labels; None for others.
-    """
-
-    kind: str
+    kind: str  # the kind of data: "table", "images", or one that you registered
+    # Whether the NLL is exact, an upper bound on average, or that of the joint density of a row
+    # and its padding, which is not a likelihood of the row
     likelihood: Literal["exact", "bound", "joint"]
-    test: Likelihood
-    parts: list[Likelihood] = []
+    test: Likelihood  # the likelihood of all test rows
+    parts: list[Likelihood] = []  # the likelihood of parts of them; often empty
+    # Simple densities, compared with the flow row by row; may be empty
     references: list[Comparison] = []
     padding: AddedPadding | None = None
+    # How well log_prob separates other kinds of rows; often empty
     separations: list[Separation] = []
+    # The likelihood of all columns of a table of mixed ones, of which `test` has the numbers given
+    # the labels; None for others
     mixed: MixedLikelihood | None = None
 
     @property
@@ -155,22 +124,18 @@ class HeldOut(Part):
 
 
 class Conditioning(Part):
-    """Condition number and reconstruction errors of a whole flow.
-
-    Attributes:
-        condition_rows: At how many rows the condition number was measured; for a training with a
-            budget they are the test rows.
-        condition_budget: The condition budget of the training: the most that the 95 % quantile
-            should be, if there was one.
-        round_trip_data: Largest error from data to latent to data.
-    """
+    """Condition number and reconstruction errors of a whole flow."""
 
     condition_number_median: float
     condition_number_p95: float
+    # At how many rows the condition number was measured; for a training with a budget they are the
+    # test rows
     condition_rows: int
+    # The condition budget of the training: the most that the 95 % quantile should be, if there was
+    # one
     condition_budget: float | None = None
     worst_layer: str
-    round_trip_data: float
+    round_trip_data: float  # largest error from data to latent to data
     round_trip_latent: float
 
     @classmethod
@@ -196,18 +161,13 @@ class Course(Part):
 
 
 class Result(HeldOut, Conditioning, Course):
-    """All figures of a run. One that is added here appears in each file and on the page.
+    """All figures of a run. One that is added here appears in each file and on the page."""
 
-    Attributes:
-        level: "good", "care" or "bad": whether to use the flow, as `Diagnosis.level`.
-        ok: Whether there is no error among the findings.
-        notes: Warnings about the data, and repairs or dropped rows, one sentence each.
-    """
-
-    level: Level = "care"
-    ok: bool
+    level: Level = "care"  # "good", "care" or "bad": whether to use the flow, as `Diagnosis.level`
+    ok: bool  # whether there is no error among the findings
     verdict: str
     findings: list[Finding]
+    # Warnings about the data, and repairs or dropped rows, one sentence each
     notes: list[str] = []
 
 

@@ -28,20 +28,13 @@ LEVELS = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 @dataclass(frozen=True)
 class Content:
-    """What one kind of data adds to the report on a flow.
+    """What one kind of data adds to the report on a flow."""
 
-    Attributes:
-        held_out: Its likelihood, and the references that it is compared with.
-        charts: What only the page draws.
-        diagnosis: The diagnosis of the flow at held-out rows or images.
-        points: Where its conditioning is profiled, if the diagnosis has no profile.
-        condition: Figures of `Conditioning` that were measured at more rows than a profile.
-    """
-
-    held_out: HeldOut
-    charts: Part
-    diagnosis: Diagnosis
-    points: Batch
+    held_out: HeldOut  # its likelihood, and the references that it is compared with
+    charts: Part  # what only the page draws
+    diagnosis: Diagnosis  # the diagnosis of the flow at held-out rows or images
+    points: Batch  # where its conditioning is profiled, if the diagnosis has no profile
+    # Figures of `Conditioning` that were measured at more rows than a profile
     condition: Mapping[str, float] = field(default_factory=dict)
 
 

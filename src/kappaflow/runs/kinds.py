@@ -174,14 +174,11 @@ class RunConfig(BaseModel, Generic[C]):
 
 
 class Calibration(Part):
-    """What scores of other rows are compared with; the entry `calibration` of result.json.
+    """What scores of other rows are compared with; the entry `calibration` of result.json."""
 
-    Attributes:
-        log_prob_quantiles: Quantiles of log_prob of the validation and test rows, at equal steps.
-        ranges: The least and the greatest training value of each column.
-    """
-
+    # Quantiles of log_prob of the validation and test rows, at equal steps
     log_prob_quantiles: list[float]
+    # The least and the greatest training value of each column
     ranges: dict[str, tuple[float, float]] = {}
 
     def percentiles(self, scores: np.ndarray) -> np.ndarray:

@@ -61,30 +61,22 @@ def settings_of(model: Candidate, base: Settings) -> Settings:
 
 
 class Trial(BaseModel):
-    """The result of a model in its race.
-
-    Attributes:
-        round: The last round that it took part in, from 1.
-        seconds: Processor time of its training.
-        nll: Mean negative log-likelihood of validation rows, in nats on standardized columns.
-        behind: Mean difference to the winner on the same rows, in nats; below 0 for a model that
-            is better so far.
-        error: Standard error of that difference.
-        condition: The 95 % condition number, if it decided between two models.
-    """
+    """The result of a model in its race."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str
     arguments: dict[str, Any]
     learning_rate: float
-    round: int
+    round: int  # the last round that it took part in, from 1
     steps: int
-    seconds: float
-    nll: float
+    seconds: float  # processor time of its training
+    nll: float  # mean negative log-likelihood of validation rows, in nats on standardized columns
+    # Mean difference to the winner on the same rows, in nats; below 0 for a model that is better
+    # so far
     behind: float
-    error: float
-    condition: float | None = None
+    error: float  # standard error of that difference
+    condition: float | None = None  # the 95 % condition number, if it decided between two models
 
     def __str__(self) -> str:
         a = self.arguments

@@ -20,28 +20,23 @@ SLACK = 1.1  # a flow above this multiple of its budget exceeds it
 
 
 class Budgeted(Part):
-    """A flow trained with a condition budget, or without one.
-
-    Attributes:
-        condition_number_p95: 95 % quantile over held-out rows, from the standardized columns on.
-        rows: Number of these rows, which `condition_number_median` is over too.
-        nll: Mean negative log-likelihood of all held-out rows, nats on standardized columns.
-        cost: Mean difference from the NLL without a budget, paired by row, in nats.
-        failed: Why there is no flow; None if there is one.
-    """
+    """A flow trained with a condition budget, or without one."""
 
     budget: float | None
     folder: str
+    # 95 % quantile over held-out rows, from the standardized columns on
     condition_number_p95: float | None = None
     condition_number_median: float | None = None
-    rows: int | None = None
+    rows: int | None = None  # number of these rows, which `condition_number_median` is over too
+    # Mean negative log-likelihood of all held-out rows, nats on standardized columns
     nll: float | None = None
     standard_error: float | None = None
+    # Mean difference from the NLL without a budget, paired by row, in nats
     cost: float | None = None
     cost_error: float | None = None
     epochs: int | None = None
     time_s: float | None = None
-    failed: str | None = None
+    failed: str | None = None  # why there is no flow; None if there is one
 
     @property
     def name(self) -> str:
@@ -68,15 +63,11 @@ class Budgeted(Part):
 
 
 class TradeOff(Part):
-    """The costs of condition budgets on one table.
-
-    Attributes:
-        model: Settings of the trainings, (label, value).
-        flows: One for each budget, the smallest first, and the one without a budget last.
-    """
+    """The costs of condition budgets on one table."""
 
     data: str
-    model: list[tuple[str, str]]
+    model: list[tuple[str, str]]  # settings of the trainings, (label, value)
+    # One for each budget, the smallest first, and the one without a budget last
     flows: list[Budgeted]
     notes: list[str]
 
