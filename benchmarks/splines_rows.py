@@ -13,7 +13,7 @@ from benchmarks.peers import nflows_couplings, of_zuko
 from benchmarks.row import Model, Row, Shape
 from kappaflow import Flow, spline
 from kappaflow.options import Memory
-from kappaflow.training.likelihood import CheckedLikelihood
+from kappaflow.training.maximum_likelihood import CheckedLikelihood
 
 BINS, BOUND = 8, 5.0
 

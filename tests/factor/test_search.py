@@ -11,8 +11,7 @@ from factor.ensembles import geometric, orthogonal
 from kappaflow.errors import NumericalError, NumericalWarning
 from kappaflow.factor import search, strategies
 from kappaflow.factor.budget import OutOfBudget, SearchBudget, report, spend
-from kappaflow.factor.closed_forms import by_positive
-from kappaflow.factor.positive import factor_positive_definite
+from kappaflow.factor.closed_forms import by_positive, factor_positive_definite
 from kappaflow.factor.problem import factor_problem
 
 

@@ -12,8 +12,7 @@ from tests.goodness.exact_flows import Map, draws, kept, normal, table, uniform
 
 import kappaflow as kf
 from kappaflow.goodness import Goodness
-from kappaflow.goodness.deviation import Deviation, interval_phrase
-from kappaflow.goodness.family import Family
+from kappaflow.goodness.deviation import Deviation, Family, interval_phrase
 from kappaflow.goodness.overfit import Gap
 from kappaflow.goodness.pooled import Pooled
 

@@ -13,9 +13,8 @@ from kappaflow.goodness.corner import corner_of
 from kappaflow.report.calibration import pit_chart
 from kappaflow.report.diagnosis import render_diagnosis
 from kappaflow.report.files import from_json, render, to_json
-from kappaflow.report.goodness import goodness_section
+from kappaflow.report.goodness import corner_chart, goodness_section
 from kappaflow.report.page import Charts, TextTable
-from kappaflow.report.pairs import corner_chart
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from tests.report.examples import EVIL, INF, NAN, Page, build_report, changed
 
 from kappaflow.diagnosis import Comparison
 from kappaflow.errors import FileError
-from kappaflow.images.pictures import grid
 from kappaflow.images.report import ImageCharts, ImageReport
+from kappaflow.images.samples import grid
 from kappaflow.report.files import from_json, read_report, render, store_report, to_json
 from kappaflow.report.pictures import NARROW, Picture, Shown, encoded
 from kappaflow.report.result import HeldOut, Likelihood

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kappaflow.images.pictures import enlarged, grid, shown
+from kappaflow.images.samples import enlarged, grid, shown
 from kappaflow.report.pictures import png, size_of
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 import kappaflow as kf
 from cases import affine
-from kappaflow.rewrite.reordered import ReorderedNetwork, reordered
+from kappaflow.rewrite.plan import ReorderedNetwork, reordered
 
 ORDERS = (3, 0, 4, 2, 1), (2, 0, 4, 3, 1)  # the second turns those that change in a ring
 

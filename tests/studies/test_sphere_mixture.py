@@ -9,9 +9,8 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.sphere.distances import random_family, wasserstein_bounds
 from kappaflow_studies.sphere.generator import MixtureGenerator
-from kappaflow_studies.sphere.mixture import SphereMixture
+from kappaflow_studies.sphere.mixture import SphereMixture, random_family, wasserstein_bounds
 from kappaflow_studies.sphere.packing import (
     _log_sets,
     cap_share,

@@ -13,6 +13,8 @@ from kappaflow.bijection import Chain, Inverse
 from kappaflow.conditioning.points import layers_of
 from kappaflow.errors import ArgumentError
 from kappaflow_studies.universal.boxes import (
+    MASSES,
+    Blocks,
     BoxMap,
     Divergence,
     Strips,
@@ -23,7 +25,6 @@ from kappaflow_studies.universal.boxes import (
     likelihood_flow,
     squared_oscillation,
 )
-from kappaflow_studies.universal.masses import MASSES, Blocks
 from kappaflow_studies.universal.targets import TARGETS
 
 ROUNDING = 1e-12  # of sums of some thousand numbers of the size of one, in float64

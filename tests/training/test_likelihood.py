@@ -13,7 +13,7 @@ from tests.training.examples import Interrupt
 from torch import nn
 
 import kappaflow as kf
-from kappaflow.training.likelihood import CheckedLikelihood
+from kappaflow.training.maximum_likelihood import CheckedLikelihood
 
 EPOCHS = {"max_epochs": 4, "batch_size": 50, "validation": torch.randn(40, 3)}
 # Warnings of torch itself while it compiles, which it hides from users.

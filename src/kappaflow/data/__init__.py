@@ -25,9 +25,8 @@ write          files that appear when they are complete
 
 from kappaflow.data.chunks import TableOnDisk
 from kappaflow.data.dataset import Dataset, Kind, register_kind
-from kappaflow.data.description import ColumnSummary
 from kappaflow.data.duplicates import drop_duplicate_rows, weigh_duplicate_rows
-from kappaflow.data.examine import Examination, examine
+from kappaflow.data.examine import ColumnSummary, Examination, examine
 from kappaflow.data.load import load_table, table_names
 from kappaflow.data.matrix import load_matrix
 from kappaflow.data.on_disk import MappedTable

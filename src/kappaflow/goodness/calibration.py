@@ -14,8 +14,7 @@ from kappaflow._checks import natural_int, positive_int
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import Data
 from kappaflow.foreign import Wrapped
-from kappaflow.goodness.deviation import Deviation, Level, interval_phrase, worst_level
-from kappaflow.goodness.family import Family
+from kappaflow.goodness.deviation import Deviation, Family, Level, interval_phrase, worst_level
 from kappaflow.goodness.inputs import Inputs, opened
 from kappaflow.goodness.pooled import (
     encoded_by,

@@ -20,10 +20,10 @@ from kappaflow.goodness.deviation import (
     FAMILY,
     Bounds,
     Deviation,
+    Family,
     Level,
     worst_level,
 )
-from kappaflow.goodness.family import Family
 from kappaflow.goodness.inputs import LEAST_ROWS, Inputs, Rows, opened
 from kappaflow.goodness.marginals import Marginal, marginal_of
 from kappaflow.goodness.overfit import Gap, gap_of

@@ -11,13 +11,14 @@ from torch import Tensor
 from kappaflow.diagnosis import Comparison, diagnose_flow
 from kappaflow.flows import Flow
 from kappaflow.images import Images, reconstruct
-from kappaflow.images.pictures import grid, shown
 from kappaflow.images.report import ImageCharts
 from kappaflow.images.samples import (
     MOST_ROWS,
     SIDE,
     Sheet,
+    grid,
     sample_sheet,
+    shown,
     values_of,
 )
 from kappaflow.report.pictures import Picture, Pixels, encoded

@@ -33,7 +33,7 @@ from kappaflow.report.conditioning import (
 )
 from kappaflow.report.depth import DepthCurve, depth_chart
 from kappaflow.report.factorization import factorization_chart
-from kappaflow.report.pairs import corner_chart
+from kappaflow.report.goodness import corner_chart
 from kappaflow.report.table_charts import latent_charts
 from kappaflow.report.training import learning_curves
 from kappaflow.runs.table_content import (

@@ -19,9 +19,8 @@ from kappaflow_studies.sphere.bounds import (
     tearing_bound,
     volume_bound,
 )
-from kappaflow_studies.sphere.distances import random_family, wasserstein_bounds
 from kappaflow_studies.sphere.generator import MixtureGenerator
-from kappaflow_studies.sphere.mixture import SphereMixture
+from kappaflow_studies.sphere.mixture import SphereMixture, random_family, wasserstein_bounds
 from kappaflow_studies.sphere.packing import mixture_packing
 from kappaflow_studies.training import fitted
 from kappaflow_studies.wasserstein import wasserstein

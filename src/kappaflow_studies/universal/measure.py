@@ -13,10 +13,9 @@ from kappaflow_studies.engine.charts import cells
 from kappaflow_studies.engine.presets import Count, Many, NotEmpty, Positive, one_of
 from kappaflow_studies.engine.study import Case, Row, StudySettings
 from kappaflow_studies.universal.approximation import CHUNK_SIZE, total_variation, transport_error
-from kappaflow_studies.universal.boxes import Divergence, Strips, grids_of, likelihood_flow
+from kappaflow_studies.universal.boxes import MASSES, Divergence, Strips, grids_of, likelihood_flow
 from kappaflow_studies.universal.commutators import at_every_point
 from kappaflow_studies.universal.construction import Scales, universal_flow
-from kappaflow_studies.universal.masses import MASSES
 from kappaflow_studies.universal.targets import TARGETS, Target
 from kappaflow_studies.universal.triangular import triangular_flow
 from kappaflow_studies.wasserstein import wasserstein
