@@ -362,10 +362,5 @@ def at_each_place(log_det: Tensor, x: Tensor) -> Tensor:
 
 
 def log_det_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns the dtype of log-determinants: float32 or wider.
-
-    Example:
-        >>> log_det_dtype(torch.bfloat16), log_det_dtype(torch.float64)
-        (torch.float32, torch.float64)
-    """
+    """Returns the dtype of log-determinants: float32 or wider."""
     return torch.promote_types(dtype, torch.float32)

@@ -118,11 +118,8 @@ class AutogradLinearization(Linearization):
 class ElementwiseLinearization(Linearization):
     """Linearization of an elementwise map, whose Jacobian is diagonal.
 
-    Args:
-        value: The output z = f(x), (B, *event).
-        log_det: The log_det, (B,).
-        slope: The derivative dz/dx of each entry, in a shape that broadcasts with x.
-        inverse_slope: The derivative dx/dz, computed by the inverse map.
+    `slope` is dz/dx of each entry, in a shape that broadcasts with x, and `inverse_slope` is
+    dx/dz, computed by the inverse map.
     """
 
     def __init__(
@@ -215,10 +212,7 @@ class InverseLinearization(Linearization):
 class RearrangedLinearization(Linearization):
     """Linearization of a map that rearranges entries, whose inverse is its transpose.
 
-    Args:
-        x: Points, (B, *event).
-        there: The map, on (N, *event) for any N.
-        back: The inverse map.
+    `there` is the map, on (N, *event) for any N, and `back` its inverse.
     """
 
     def __init__(
@@ -248,13 +242,7 @@ def beside_features(numbers: Tensor, x: Tensor) -> Tensor:
 
 
 def at_points(function: Callable[[Tensor], Tensor], vectors: Tensor, dims: int) -> Tensor:
-    """Returns the result of a function of rows, (N, *event), at vectors with any leading shape.
-
-    Args:
-        function: A function from rows to rows, whose shapes may differ.
-        vectors: The vectors, (B, *event) or (K, B, *event).
-        dims: Number of dimensions of an event.
-    """
+    """Returns the result of a function of rows, (N, *event), at vectors with any leading shape."""
     lead = vectors.shape[: vectors.dim() - dims]
     pushed = function(vectors.reshape(-1, *vectors.shape[len(lead) :]))
     return pushed.reshape(*lead, *pushed.shape[1:])
@@ -372,11 +360,7 @@ def _pair(
 ) -> tuple[Tensor, Tensor | None, Tensor, torch.Size]:
     """Returns points, contexts and vectors with the same number of rows, and their leading shape.
 
-    Args:
-        x: Points, (B, *event).
-        context: Context rows, (B, C), or None.
-        v: Vectors with the shape of `like`, or K vectors per point, for which points are repeated.
-        like: A tensor with the shape of x or of its image, (B, *event).
+    For K vectors per point, points are repeated. `like` has the shape of x or of its image.
     """
     lead = v.shape[: v.dim() - like.dim()]
     if not lead:

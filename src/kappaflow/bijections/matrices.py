@@ -135,16 +135,10 @@ class Reordering(Matrix):
 class Reflections(Matrix):
     r"""The orthogonal matrix :math:`H_1 \cdots H_k`, :math:`H_i = 1 - 2 v_i v_i^T / |v_i|^2`.
 
-    All reflections are applied at once. With the v_i as the columns of V, the product is
-    :math:`1 - V T V^T`, where :math:`T^{-1}` is the upper triangle of :math:`V^T V` with half
-    its diagonal.
-
-    Args:
-        vectors: v_1 to v_k as rows, (k, n), none of them zero.
-
-    Source:
-        Joffrain, Low, Quintana-Orti, van de Geijn, Van Zee 2006, Accumulating Householder
-        transformations, revisited.
+    All reflections, by the rows v_i of `vectors`, are applied at once. With the v_i as the columns
+    of V, the product is :math:`1 - V T V^T`, where :math:`T^{-1}` is the upper triangle of
+    :math:`V^T V` with half its diagonal. (Joffrain, Low, Quintana-Orti, van de Geijn, Van Zee
+    2006.)
     """
 
     def __init__(self, vectors: Tensor) -> None:

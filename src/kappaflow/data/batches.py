@@ -112,11 +112,7 @@ def batch_of(table: "Table", flow: Model) -> Batch:
 
 
 class MappedBatches:
-    """Reads batches of rows from a memory-mapped file, in the dtype of the flow.
-
-    Raises:
-        ArgumentError: The flow has other numbers of features.
-    """
+    """Reads batches of rows from a memory-mapped file, in the dtype of the flow."""
 
     weights = None  # all rows count equally
     index_device = torch.device("cpu")

@@ -73,11 +73,7 @@ class TableWriter:
         self._is_empty = True
 
     def append(self, columns: "Mapping[str, NDArray[Any]] | pl.DataFrame") -> None:
-        """Appends columns of equal length, of the same names and types in each call.
-
-        Raises:
-            ArgumentError: A column holds text, and the file holds arrays of numbers.
-        """
+        """Appends columns of equal length, of the same names and types in each call."""
         frame = frame_of(columns) if isinstance(columns, Mapping) else columns
         if Path(self.path).suffix.lower() in ARRAYS:
             texts = [name for name, dtype in frame.schema.items() if not dtype.is_numeric()]

@@ -70,18 +70,12 @@ def _is_rounding(finding: Finding) -> bool:
 
 
 def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[float, ...]]:
-    """Bounds the condition number of the linear layers of a flow, even in later training.
+    """Returns a flow whose linear layers are bounded, and the condition numbers of the replaced ones.
 
-    A layer above the bound becomes an `SVDLinear` with its smallest singular values raised. A
-    fixed scale precedes it, and also a permutation if the determinant is negative. This changes
-    the density, so train the flow afterwards. The standardization of the data stays unchanged. The
-    channels of images are their features.
-
-    Returns:
-        The flow, and the condition numbers of the replaced layers.
-
-    Raises:
-        ArgumentError: condition_bound is not above 1, or flow cannot be split into layers.
+    A layer with a condition number above the bound becomes an `SVDLinear` with its smallest
+    singular values raised. A fixed scale precedes it, and also a permutation if the determinant is
+    negative. This changes the density, so train the flow afterwards. The standardization of the
+    data stays unchanged. The channels of images are their features.
     """
     if not finite_float("condition_bound", condition_bound) > 1:
         raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")

@@ -74,11 +74,7 @@ class Inputs:
 def opened(
     flow: object, x: Data, context: Data = None, train: object = None
 ) -> Iterator[tuple[Flow, Inputs]]:
-    """Yields a flow in evaluation mode, and the rows as it takes them.
-
-    Raises:
-        ArgumentError: The rows do not fit the flow, are fewer than 30, or are no rows of a table.
-    """
+    """Yields a flow in evaluation mode, and the rows as it takes them."""
     known = own_flow(flow)
     named = known if isinstance(known, Flow) else None
     source = x if isinstance(x, PLAIN) else read_rows("x", x)
@@ -167,9 +163,6 @@ def same_columns(**sources: Data) -> tuple[tuple[str, ...], list[FloatArray]]:
 
     Tables, frames and files are matched by the names of the first of them, and arrays and tensors
     by position. Contexts join the columns, and values that noise was added to are rounded back.
-
-    Raises:
-        ArgumentError: A source has other columns, fewer than 30 rows, or a value is not finite.
     """
     tables = {
         name: read_table(source, Reading(every=True))

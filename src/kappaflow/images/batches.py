@@ -21,10 +21,6 @@ class ImageBatches:
     """Images batch by batch, with their one-hot classes as contexts if the flow has any.
 
     If `images.flip` is set, each image is mirrored with probability 1/2 each time it is read.
-
-    Raises:
-        ArgumentError: The shapes differ, or the width of the flow's context is not the number of
-            classes.
     """
 
     weights = None  # all images count equally

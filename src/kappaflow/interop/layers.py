@@ -36,11 +36,10 @@ Converters = Mapping[type, Callable[[Any], Bijection]]
 class Layers:
     """Converts layers from data to latent, and collects those that are not supported.
 
-    Args:
-        known: Converters of the library's layers, by the full names of their classes. Each
-            returns the parts of the layer's forward direction.
-        converters: The user's converters, by class. Each returns a bijection from data to latent.
-        inverted: Whether the library's layers map forward from latent to data.
+    `known` has converters of the library's layers, by the full names of their classes; each
+    returns the parts of the forward direction. `converters` are the user's, by class; each returns
+    a bijection from data to latent. If `inverted`, the library's layers map forward from latent to
+    data.
     """
 
     def __init__(

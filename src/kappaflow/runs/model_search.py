@@ -302,9 +302,6 @@ def search_model(
     The state, from which the winner continues to train, is None if there was no race. Under
     torchrun the first process searches, and all get the same answer. The limits of the settings
     bind the search too. The choice of an interrupted run is read from its folder.
-
-    Raises:
-        NumericalError: None of the models could be trained.
     """
     connect_ranks(device or "cpu")
 

@@ -23,9 +23,6 @@ def in_processes(
     """Yields the results of a call with each item, in the order in which they end.
 
     With one process, or one item, this process makes the calls. Ctrl-C ends all processes.
-
-    Raises:
-        NumericalError: A process was killed.
     """
     if processes == 1 or len(items) <= 1:
         yield from map(call, items)

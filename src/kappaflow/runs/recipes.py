@@ -125,12 +125,7 @@ def with_bounds(model: ModelConfig, domains: Domains, table: Table) -> ModelConf
 
 
 def build_flow(model: ModelConfig, table: Table, seed: int) -> Flow:
-    """Returns a new flow for a table, initialized from the seed alone.
-
-    Raises:
-        ArgumentError: There is no such recipe, it does not take an argument or the context of the
-            table, or the flow is too large.
-    """
+    """Returns a new flow for a table, initialized from the seed alone."""
     recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
     arguments = with_padding(model.arguments, (len(table.columns),))
     if model.recipe in CONDITIONAL:
@@ -154,11 +149,7 @@ def build_flow(model: ModelConfig, table: Table, seed: int) -> Flow:
 
 
 def with_padding(arguments: dict[str, Any], event_shape: Sequence[int]) -> dict[str, Any]:
-    """Returns the arguments of a recipe with one padding in place of its kind and scale.
-
-    Raises:
-        ArgumentError: A kind or a scale is given without padding, or one of them is wrong.
-    """
+    """Returns the arguments of a recipe with one padding in place of its kind and scale."""
     kind, scale = (arguments.get(name) for name in PADDING_OPTIONS)
     own = {name: value for name, value in arguments.items() if name not in PADDING_OPTIONS}
     if kind is None and scale is None:

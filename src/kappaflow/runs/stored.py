@@ -37,11 +37,7 @@ def run_kind(folder: Path) -> RunKind:
 
 
 def load_on(folder: Path, device: str | torch.device | None) -> Flow:
-    """Returns the flow of a folder on a device, by default the CPU.
-
-    Raises:
-        ArgumentError: The device does not exist.
-    """
+    """Returns the flow of a folder on a device, by default the CPU."""
     return load(folder).to(existing_device(device))
 
 

@@ -213,9 +213,6 @@ def _one_sentence_errors(home: str, *, always: bool = False) -> Iterator[None]:
     """Turns an exception from the user's code into one sentence, with the line of the file.
 
     An exception from elsewhere stays, unless `always`.
-
-    Yields:
-        Nothing.
     """
     try:
         yield

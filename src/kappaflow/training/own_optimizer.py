@@ -22,10 +22,7 @@ OF_SHAPE = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
 
 
 class OwnOptimizer:
-    """An optimizer of torch in the place of `AdamW`.
-
-    Its rates rise and fall alike, or as its scheduler says.
-    """
+    """An optimizer of torch in the place of `AdamW`; its rates rise and fall alike."""
 
     def __init__(
         self,

@@ -169,11 +169,7 @@ def _versions() -> list[tuple[str, str]]:
 def _bar(
     name: str, total: int, completed: int, *, visible: bool | None
 ) -> Iterator[Callable[[], None]]:
-    """Shows a progress bar.
-
-    Yields:
-        A function that advances it by one.
-    """
+    """Yields a function that advances a progress bar by one."""
     console = Console(stderr=True)
     if not (console.is_terminal if visible is None else visible):
         yield lambda: None

@@ -153,11 +153,7 @@ FARTHEST_REACH = 7.0  # P(z > 7) is 1.3e-12
 
 
 def grids_of(reach: float, digits: int) -> Grids:
-    """Returns grids of 2^digits cells on [-reach, reach], for data in [-1, 1].
-
-    Raises:
-        ArgumentError: The reach or the number of digits is out of range.
-    """
+    """Returns grids of 2^digits cells on [-reach, reach], for data in [-1, 1]."""
     if not 0 < reach <= FARTHEST_REACH:
         raise ArgumentError(
             f"'reach' should be at most {FARTHEST_REACH:g}, got {reach:g}: float64 cannot tell "

@@ -48,11 +48,6 @@ def commutator_flow(steps: int) -> Chain:
     The map is :math:`x_1 \to 2 \arctan(e \tan(x_1 / 2))`, the flow of sin for the time 1, and
     leaves x_2. Its condition number is at most e. The shears of successive steps have opposite
     signs, so that the error falls like 1 / steps.
-
-    Example:
-        >>> y, _ = commutator_flow(1000)(torch.tensor([[0.5, -1.0]], dtype=torch.float64))
-        >>> [round(value, 2) for value in y[0].tolist()]
-        [1.21, -1.0]
     """
     first = Partition.half(2)
     time, couplings = 1 / steps, []

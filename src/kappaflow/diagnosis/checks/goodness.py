@@ -13,11 +13,7 @@ SHOWN = 2  # deviations in a message
 
 
 def goodness_findings(goodness: Goodness | None) -> Iterator[Finding]:
-    """Runs the checks KF509 to KF511.
-
-    Yields:
-        A finding for each kind of deviation that matters, with the worst of them.
-    """
+    """Runs KF509 to KF511: a finding for each kind of deviation that matters, with the worst."""
     if goodness is None or goodness.level == "good":
         return
     kinds = {"pit": calibration_off, "coverage": calibration_off, "overfitting": overfits}
