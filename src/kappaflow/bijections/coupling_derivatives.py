@@ -60,11 +60,7 @@ class AdditiveTrace(CouplingTrace):
     r"""Trace of :math:`z_2 = x_2 + t`, like `AffineTrace`; the conditioner returns t."""
 
     def __init__(
-        self,
-        partition: AnyPartition,
-        kept: Tensor,
-        changed: Tensor,
-        answer: Tensor,
+        self, partition: AnyPartition, kept: Tensor, changed: Tensor, answer: Tensor
     ) -> None:
         super().__init__(partition, kept, answer, changed - answer.detach())
 

@@ -26,12 +26,7 @@ from kappaflow.flows.recipe import Options, as_group, recipe
 from kappaflow.images.dequantize import Dequantize, DequantizeAndPad, VariationalDequantize
 from kappaflow.images.options import GlowOptions, ImageOptions, PixelOptions
 from kappaflow.nets import ConvNet, ResidualConvNet, StandardizeInputs
-from kappaflow.options import (
-    CouplingKind,
-    Dequantization,
-    Memory,
-    PartitionName,
-)
+from kappaflow.options import CouplingKind, Dequantization, Memory, PartitionName
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 
 

@@ -101,10 +101,7 @@ def render_diagnosis(diagnosis: Diagnosis, *, title: str = "A flow", points: str
     if others:
         text = Text("No finding above depends on these numbers.")
         sections.append(Section("others", "Other measurements", [text, Charts(others)]))
-    sections += [
-        _measured_section(diagnosis, points),
-        glossary_section(TERMS),
-    ]
+    sections += [_measured_section(diagnosis, points), glossary_section(TERMS)]
     return render_page(
         Page(
             command="kappaflow doctor",

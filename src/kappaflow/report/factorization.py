@@ -41,11 +41,7 @@ def factors_chart(factorization: Factorization) -> Chart | None:
     matrices = [coupling.matrix().numpy() for coupling in couplings]
     limit = _largest_entry(matrices)
     panels = [
-        _heat_map(
-            matrix,
-            f"Coupling {number}",
-            limit,
-        )
+        _heat_map(matrix, f"Coupling {number}", limit)
         for number, matrix in enumerate(matrices, start=1)
     ]
     left_out = ""
@@ -119,12 +115,7 @@ def _heat_map(matrix: np.ndarray, title: str, limit: float) -> Panel:
     # Three digits are more than a color shows.
     values: list[Numbers] = [[float(f"{value:.3g}") for value in row] for row in cells]
     heat = Heat(values=values, x=ends, y=ends, limit=limit)
-    return Panel(
-        title=title,
-        x="column",
-        y="row",
-        heat=heat,
-    )
+    return Panel(title=title, x="column", y="row", heat=heat)
 
 
 def _largest_entry(matrices: Sequence[np.ndarray]) -> float:

@@ -121,9 +121,7 @@ AROUND = 4  # widths of the worst region that are shown on both sides of it
 
 
 def goodness_section(
-    goodness: Goodness,
-    corner: Corner | None,
-    given: Sequence[GivenDensity] = (),
+    goodness: Goodness, corner: Corner | None, given: Sequence[GivenDensity] = ()
 ) -> Section:
     """Returns the comparison of samples with held-out rows: the worst place, tables and charts."""
     result, calibration = goodness.two_sample, goodness.calibration

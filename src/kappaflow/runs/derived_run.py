@@ -37,11 +37,7 @@ from kappaflow.runs.kinds import COMPARED, RunData, RunKind, points_of
 from kappaflow.runs.stored import EVALUATED, RESULT, read_run, reload_data, run_kind
 from kappaflow.runs.table_content import POINTS
 from kappaflow.storage import atomic_directory, write_bytes
-from kappaflow.training import (
-    Batch,
-    FitResult,
-    read_result,
-)
+from kappaflow.training import Batch, FitResult, read_result
 
 METRICS = "metrics.jsonl"
 CERTIFICATE = "certificate.json"

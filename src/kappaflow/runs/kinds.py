@@ -23,12 +23,7 @@ from kappaflow.report.general import GeneralCharts, general_page
 from kappaflow.report.page import Page
 from kappaflow.report.result import HeldOut
 from kappaflow.results import Part
-from kappaflow.runs.content import (
-    Content,
-    History,
-    general_content,
-    run_findings,
-)
+from kappaflow.runs.content import Content, History, general_content, run_findings
 from kappaflow.runs.ranges import Ranges
 from kappaflow.runs.recipes import ModelConfig, all_arguments
 from kappaflow.runs.written import Chunked, Columns, OneChunk, Written

@@ -17,12 +17,7 @@ from kappaflow.flows import Flow
 from kappaflow.flows.rows import name_columns
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.runs.recipes import ModelConfig, build_flow, with_bounds
-from kappaflow.training import (
-    Settings,
-    batch_of,
-    log_prob_of,
-    loop,
-)
+from kappaflow.training import Settings, batch_of, log_prob_of, loop
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Start, Training, copied

@@ -10,13 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from kappaflow.data import (
-    Dataset,
-    MappedTable,
-    Table,
-    TableOnDisk,
-    split,
-)
+from kappaflow.data import Dataset, MappedTable, Table, TableOnDisk, split
 from kappaflow.data.domains import clip_to_domain, domains_of
 from kappaflow.data.duplicates import (
     drop_duplicate_rows,

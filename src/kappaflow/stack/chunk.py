@@ -19,12 +19,7 @@ from kappaflow.stack.network import Activations, DropoutMasks, NetworkBackward, 
 from kappaflow.stack.operations import EAGER, Operations
 from kappaflow.stack.shape import BlockShape, CouplingStep, NetworkShape, Order, Route
 from kappaflow.stack.tape import Job, TapeCache
-from kappaflow.stack.weights import (
-    GradientSet,
-    Views,
-    layer_weights,
-    storage_key,
-)
+from kappaflow.stack.weights import GradientSet, Views, layer_weights, storage_key
 
 
 class Fingerprints:

@@ -12,13 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import torch
 
-from kappaflow.data import (
-    Dataset,
-    Table,
-    TableOnDisk,
-    split,
-    weigh_duplicate_rows,
-)
+from kappaflow.data import Dataset, Table, TableOnDisk, split, weigh_duplicate_rows
 from kappaflow.data.batches import domains_in
 from kappaflow.data.dataset import Kind, kind_of
 from kappaflow.data.domains import Bounds, Domains, bounds_of, clip_to_domain, domains_of

@@ -30,13 +30,7 @@ from kappaflow.report.page import (
 )
 from kappaflow_studies.factors.trade_off import CountResult, trade_off
 
-TERMS = (
-    "Coupling",
-    "Singular values",
-    "Condition number",
-    "Residual",
-    "Method",
-)
+TERMS = ("Coupling", "Singular values", "Condition number", "Residual", "Method")
 
 
 def factors_page(
