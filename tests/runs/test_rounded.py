@@ -21,7 +21,6 @@ from kappaflow.runs import (
     write_scores,
 )
 from kappaflow.runs.stored import open_run
-from kappaflow.runs.tables import TABLES
 
 MODEL = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})
 SETTINGS = {"progress": False, "max_epochs": 2, "batch_size": 200}
@@ -115,20 +114,16 @@ def check_values(samples):
 
 
 def test_a_run_on_counts_samples_counts(counts, tmp_path):
-    """As its configuration says; the widths alone, which older runs have, round nothing."""
+    """As its configuration says, which has the steps of their values."""
     source = TableConfig(str(counts), context=["side"])
     assert fit_run(source, MODEL, tmp_path / "run", **SETTINGS).result.likelihood == "bound"
     run = open_run(tmp_path / "run", None)
-    assert run.config.widths == {"count": 1.0, "size": 0.1}
+    steps = {name: grid.step for name, grid in run.config.grids.items()}
+    assert steps == {"count": 1.0, "size": 0.1}
     samples = sample_run(tmp_path / "run", 2, context=str(counts))
     check_values(np.stack([*samples.values()], axis=1)[:, :3])
     assert np.isfinite(score_run(tmp_path / "run", str(counts))["log_prob"]).all()
-    assert run.config.read_again(source).train.widths == run.config.widths
-    without = run.config.model_copy(update={"grids": {}, "widths": {}})
-    assert not without.read_again(source).train.widths
-    older = replace(run, config=run.config.model_copy(update={"grids": {}}))
-    noisy = TABLES.samples(older, 2, context=str(counts)).together()["count"]
-    assert (noisy != np.rint(noisy)).all() and np.abs(noisy - samples["count"]).max() < 3
+    assert run.config.read_again(source).train.widths == steps
 
 
 FITS = [kf.fit_auto, partial(kf.fit, kf.real_nvp(3, depth=2, hidden=(8,)))]

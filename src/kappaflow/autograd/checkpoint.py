@@ -24,13 +24,6 @@ from torch.utils.checkpoint import (
 from kappaflow.autograd.replay import Replay, owners_of
 from kappaflow.options import LayerMemory, Memory
 
-
-@torch.compiler.disable
-def call(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    """Returns the result of a function call that is not compiled."""
-    return function(*arguments)
-
-
 LAYER_MODES: tuple[LayerMemory, ...] = get_args(LayerMemory)
 MEMORY_MODES: tuple[Memory, ...] = get_args(Memory)
 
@@ -95,7 +88,7 @@ def uses_plain_autograd() -> bool:
 def call_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
     """Returns the result of a function call that `torch.compile` does not trace."""
     if torch.compiler.is_compiling():
-        from kappaflow.autograd.checkpoint import call
+        from kappaflow.autograd.uncompiled import call
 
         return call(function, *arguments)
     return function(*arguments)

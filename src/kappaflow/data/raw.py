@@ -259,9 +259,7 @@ class RawTable:
         return f"row {row + 1}" if self.lines is None else f"line {self.lines[row]}"
 
 
-def collect(
-    columns: list[Column], source: str, subject: str, lines: IntArray | None = None
-) -> RawTable:
+def collect(columns: list[Column], source: str, subject: str) -> RawTable:
     """Returns the columns by name; the error lists names that come twice."""
     if not columns:
         raise DataError(f"{subject} has no columns: give a table with at least one column.")
@@ -271,7 +269,7 @@ def collect(
             f"{subject} has more than one column named {quoted(twice)}: rename them, so that "
             "each name stands for one column."
         )
-    return RawTable({column.name: column for column in columns}, source, subject, lines)
+    return RawTable({column.name: column for column in columns}, source, subject)
 
 
 def without_missing(raw: RawTable, reading: Reading) -> RawTable:

@@ -70,7 +70,7 @@ def _is_rounding(finding: Finding) -> bool:
 
 
 def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[float, ...]]:
-    """Returns a flow whose linear layers are bounded, and the condition numbers of the replaced ones.
+    """Returns a flow with bounded linear layers, and the condition numbers of the replaced ones.
 
     A layer with a condition number above the bound becomes an `SVDLinear` with its smallest
     singular values raised. A fixed scale precedes it, and also a permutation if the determinant is

@@ -32,7 +32,6 @@ PATH_POWER = 2
 POWERS = (4, 8, 16, 32)
 STUCK = 0.995  # ratio of improvement by a power above which no higher power is tried
 SLICE = 50  # steps of descent that share a quasi-Newton memory
-GOAL_SLICE = 15  # steps between two checks of the goal
 POLISH = 1e-14
 POLISHING_STEPS = 15
 EXACT = 1e-12  # norm of T P^-1 - 1 per feature that is small enough to try no other pattern
@@ -44,7 +43,7 @@ SINGULAR = 1e-8  # smallest singular value of T12, in units of |T|, for five cou
 
 
 def follow_path(
-    path: Path | FiveCouplingPath, couplings: int, *, seed: int, steps: int, goal: float | None
+    path: Path | FiveCouplingPath, couplings: int, *, seed: int, steps: int
 ) -> list[np.ndarray]:
     """Returns the blocks at the end of a path; the arguments are those of `continue_to`."""
     trouble = ""
@@ -53,7 +52,7 @@ def follow_path(
         try:
             blocks = _start(path, couplings, seed, path.nudge * BOLDER**attempt)
             blocks = _follow(path, _smooth(path.at(path.begin), blocks))
-            blocks = _descend(target, blocks, steps=steps, goal=goal)
+            blocks = _descend(target, blocks, steps)
             blocks = refine(_polish(target, blocks), target.matrix)
         except (LinAlgError, NumericalError) as error:
             trouble = str(error)
@@ -182,16 +181,14 @@ def _follow(path: Path | FiveCouplingPath, blocks: list[np.ndarray]) -> list[np.
     return blocks
 
 
-def _descend(
-    target: FactorTarget, blocks: list[np.ndarray], *, steps: int, goal: float | None
-) -> list[np.ndarray]:
+def _descend(target: FactorTarget, blocks: list[np.ndarray], steps: int) -> list[np.ndarray]:
     """Returns the blocks after descent with increasing powers, in slices of steps."""
     pattern = _best_pattern(blocks)
     left, power = steps, iter(POWERS)
     current, last = next(power), worst_condition_number(blocks)
-    while left > 0 and not (goal is not None and last <= goal) and not budget.is_over():
+    while left > 0 and not budget.is_over():
         budget.report(f"improving the largest condition number, now {last:.3g}")
-        part = min(left, SLICE if goal is None else GOAL_SLICE)
+        part = min(left, SLICE)
         values, taken = descend(
             pattern, target, pattern.unknowns(blocks), power=current, steps=part
         )
@@ -235,7 +232,6 @@ def continue_to(
     *,
     seed: int = 0,
     steps: int = 300,
-    goal: float | None = None,
 ) -> list[np.ndarray]:
     """Returns the blocks of six or more unit couplings, L first, whose product is T, det T = 1."""
     # Follows the path O S^t from the closed form at its rotation O. Descent after each step keeps
@@ -248,15 +244,13 @@ def continue_to(
     first = path.degenerate
     try:
         begun = Path(matrix, twisted=True) if first else path
-        return follow_path(begun, couplings, seed=seed, steps=steps, goal=goal)
+        return follow_path(begun, couplings, seed=seed, steps=steps)
     except NumericalError:
         other = path if first else Path(matrix, twisted=True)
-        return follow_path(other, couplings, seed=seed, steps=steps, goal=goal)
+        return follow_path(other, couplings, seed=seed, steps=steps)
 
 
-def continue_to_five(
-    matrix: np.ndarray, *, seed: int = 0, steps: int = 300, goal: float | None = None
-) -> list[np.ndarray]:
+def continue_to_five(matrix: np.ndarray, *, seed: int = 0, steps: int = 300) -> list[np.ndarray]:
     """Returns the blocks A1, X1, A2, X2, A3 of five unit couplings with product T (theorem A)."""
     d = len(matrix) // 2
     corner = np.linalg.svd(matrix[:d, d:], compute_uv=False)
@@ -265,4 +259,4 @@ def continue_to_five(
             "'matrix' should be of even size with an invertible upper right block: five couplings "
             "are enough only then, six always."
         )
-    return follow_path(FiveCouplingPath(matrix), 5, seed=seed, steps=steps, goal=goal)
+    return follow_path(FiveCouplingPath(matrix), 5, seed=seed, steps=steps)

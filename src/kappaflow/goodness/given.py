@@ -1,7 +1,6 @@
 """`given_densities`: a conditional flow at three contexts, and held-out rows near them."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,18 +36,12 @@ class GivenDensity:
 
 
 @torch.no_grad()
-def given_densities(flow: Flow, inputs: Inputs, seed: int = 0) -> list[GivenDensity]:
-    """Returns the first columns near the 10, 50 and 90 % quantiles of the first context.
-
-    Empty for a flow without a context.
-    """
-    return [*_given_densities(flow, inputs, seed)]
-
-
-def _given_densities(flow: Flow, inputs: Inputs, seed: int) -> Iterator[GivenDensity]:
+def given_densities(flow: Flow, inputs: Inputs) -> list[GivenDensity]:
+    """Returns the first columns near three quantiles of the first context; none without one."""
     if inputs.context is None:
-        return
-    first, generator = to_array(inputs.context[:, 0]), stream(seed, 3)
+        return []
+    parts = []
+    first, generator = to_array(inputs.context[:, 0]), stream(0, 3)
     number = min(len(first), max(FEWEST_NEAR, min(MOST_NEAR, int(NEAR * len(first)))))
     for value in np.quantile(first, QUANTILES):
         near = np.argsort(np.abs(first - value), kind="stable")[:number]
@@ -64,7 +57,8 @@ def _given_densities(flow: Flow, inputs: Inputs, seed: int) -> Iterator[GivenDen
             edges = _edges(np.concatenate([rows[:, j], samples[:, j]]), number)
             shares = _shares(rows[:, j], edges, weights), _shares(samples[:, j], edges)
             about = (inputs.context_names[0], float(value), *ends, number)
-            yield GivenDensity(column, *about, tuple(map(float, edges)), *shares)
+            parts.append(GivenDensity(column, *about, tuple(map(float, edges)), *shares))
+    return parts
 
 
 def _edges(values: FloatArray, rows: int) -> FloatArray:

@@ -32,9 +32,7 @@ def idx_files(folder: Path) -> list[Path]:
     return sorted(results, key=lambda path: ("train" not in path.name, path.name))
 
 
-def load_idx(
-    files: list[Path], request: FormRequest, source: str, classes: tuple[str, ...] = ()
-) -> Images:
+def load_idx(files: list[Path], request: FormRequest, source: str) -> Images:
     """Returns the images of idx files one after the other, with labels where all have them."""
     parts = [_read_idx(path, 3) for path in files]
     for path, part in zip(files, parts, strict=True):
@@ -44,16 +42,9 @@ def load_idx(
                 f"{_size(part)} in {shown(path)}: load one of the files."
             )
     labels = _labels(files, [len(part) for part in parts])
-    if labels is not None and not classes:
-        classes = tuple(str(label) for label in range(int(labels.max()) + 1))
+    classes = () if labels is None else tuple(map(str, range(int(labels.max()) + 1)))
     pixels = np.concatenate(parts)[:, None]
-    return images_from_array(
-        pixels,
-        request,
-        source=source,
-        labels=labels,
-        classes=() if labels is None else classes,
-    )
+    return images_from_array(pixels, request, source=source, labels=labels, classes=classes)
 
 
 def _size(images: NDArray[np.uint8]) -> str:

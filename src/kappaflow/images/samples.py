@@ -106,19 +106,16 @@ def draw_pixels(
 
 
 def sample_sheet(
-    flow: Flow, classes: tuple[str, ...], *, temperature: float = TEMPERATURE, seed: int = 0
+    flow: Flow, classes: tuple[str, ...], *, temperature: float = TEMPERATURE
 ) -> Sheet:
-    """Returns 64 samples for a grid, or 8 of each class, of the first 16 classes.
-
-    The samples are from 0 to 255. With the same seed, grids of all epochs have the same latents.
-    """
+    """Returns 64 samples for a grid, or 8 of each class, with the same latents in each call."""
     if flow.context_features:
         rows = classes[:MOST_ROWS]
         labels = np.arange(len(rows)).repeat(SIDE)
-        drawn = draw_pixels(flow, len(labels), labels=labels, temperature=temperature, seed=seed)
+        drawn = draw_pixels(flow, len(labels), labels=labels, temperature=temperature)
     else:
         rows = ()
-        drawn = draw_pixels(flow, SIDE * SIDE, temperature=temperature, seed=seed)
+        drawn = draw_pixels(flow, SIDE * SIDE, temperature=temperature)
     return Sheet(shown(drawn, values_of(flow)), SIDE, rows)
 
 

@@ -85,7 +85,7 @@ class Scores(Chunked):
         chunk to chunk of a table.
         """
         filled, gaps = _without_gaps(table, self.flow.dtype)
-        filled = noisy(filled, self.run.rounded, domains_in(self.flow, filled))
+        filled = noisy(filled, self.run.grids, domains_in(self.flow, filled))
         scores = log_prob_of(self.flow, filled.batches(self.flow), generator=generator).numpy()
         scores[gaps] = np.nan
         return self._open.columns({"row": table.rows, **table.texts}, scores), np.isnan(scores)

@@ -20,7 +20,7 @@ from kappaflow.training import read_result
 from kappaflow.training.distributed import existing_device
 
 RESULT = "result.json"
-EVALUATED, EARLIER = "test", "test_nll"  # entries of result.json only after the evaluation
+EVALUATED = "test"  # an entry of result.json only after the evaluation
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -83,11 +83,6 @@ def _finished(folder: Path) -> dict[str, Any]:
         raise FileError(
             f"{folder} was made by kappaflow.fit, which stores no scores of the training data; "
             "kappaflow fit on the command line does."
-        )
-    if EARLIER in stored and EVALUATED not in stored:
-        raise FileError(
-            f"{folder} was finished by an earlier version: run the same fit again, which measures "
-            "its flow and writes its result again."
         )
     if EVALUATED not in stored:
         raise unfinished

@@ -1,12 +1,9 @@
 """What commands do with runs on tables."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Unpack, get_type_hints
-
-from pydantic import Field
 
 from kappaflow.data import Dataset, Table
 from kappaflow.data.batches import Batch, domains_in
@@ -35,21 +32,11 @@ from kappaflow.storage import write_bytes
 
 
 class TableRunConfig(RunConfig[TableConfig]):
-    """The entry `run` of config.json, for a run on a table.
-
-    `grids` are the values of rounded columns that noise was added to; an older run has `widths`,
-    the steps of these values.
-    """
+    """The entry `run` of config.json, for a run on a table."""
 
     columns: list[str]
     context_columns: list[str]
-    widths: dict[str, float] = Field(default_factory=dict)
-    grids: dict[str, Grid] = Field(default_factory=dict)
-
-    @property
-    def rounded(self) -> dict[str, Grid]:
-        """The rounded columns; of an older run their values are not known, and unused."""
-        return {name: Grid(width) for name, width in self.widths.items()} | self.grids
+    grids: dict[str, Grid] = {}  # the values of rounded columns that noise was added to
 
     def reading(self, **text: Unpack[TextFormat]) -> Reading:
         """Returns how other data for the run is read; `text` replaces how its text is written."""
@@ -61,11 +48,7 @@ class TableRunConfig(RunConfig[TableConfig]):
         return Reading(missing=tuple(source.missing), **text)
 
     def read_again(self, source: TableConfig) -> TableData:
-        """Returns the data, without noise if the run added none, as an older version did."""
-        if source.kinds is not None:
-            return mixed_data(source)
-        adds_none = source.repair is None and not self.widths
-        return (replace(source, repair="keep") if adds_none else source).load()
+        return source.load() if source.kinds is None else mixed_data(source)
 
     def names(self, flow: Flow) -> tuple[list[str], list[str]]:  # noqa: ARG002
         return self.columns, self.context_columns
@@ -92,7 +75,7 @@ class TableRuns(RunKind):
                 "its own test rows."
             )
         table = finite_table(source, run.columns, run.context_columns, run.reading(**text))
-        return noisy(table, run.rounded, domains_in(flow, table))
+        return noisy(table, run.grids, domains_in(flow, table))
 
     def split_data(
         self,

@@ -80,23 +80,23 @@ def rows_shown(
         yield show
 
 
-def curve_facts(history: Sequence[Figures], width: int = 40) -> Facts:
+def curve_facts(history: Sequence[Figures]) -> Facts:
     """Returns the curves of likelihood and conditioning: name, first value, line, last value."""
     bits = "validation_bits_per_dimension" in history[-1]
     facts = [
-        ("held out", curve("validation_bits_per_dimension" if bits else HELD_OUT, history, width)),
-        ("condition 95 %", curve("condition_number_p95", history, width, log=True)),
+        ("held out", curve("validation_bits_per_dimension" if bits else HELD_OUT, history)),
+        ("condition 95 %", curve("condition_number_p95", history, log=True)),
     ]
     return [(name, text) for name, text in facts if text]
 
 
-def curve(name: str, history: Sequence[Figures], width: int = 40, *, log: bool = False) -> str:
+def curve(name: str, history: Sequence[Figures], *, log: bool = False) -> str:
     """Returns the first value of a figure, a sparkline, and its last value; empty without two."""
     values = [figures.get(name) for figures in history]
     numbers = [value for value in values if value is not None]
     if len(numbers) < 2:
         return ""
-    return f"{short(numbers[0])} {sparkline(values, width, log=log)} {short(numbers[-1])}"
+    return f"{short(numbers[0])} {sparkline(values, 40, log=log)} {short(numbers[-1])}"
 
 
 def describe_flow(flow: Flow) -> str:
