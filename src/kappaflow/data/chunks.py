@@ -44,14 +44,11 @@ def chunk_size(width: int, multiple: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Source:
-    """A table that can be read from any row on.
-
-    `read` returns the named columns of some rows, by the number of the first and how many they
-    are. `head` has all columns, in the types of the whole table, with a few rows.
-    """
+    """A table that can be read from any row on."""
 
     rows: int
-    head: RawTable
+    head: RawTable  # all columns, in the types of the whole table, with a few rows
+    # By the number of the first row, how many, and names
     read: Callable[[int, int, Sequence[str]], RawTable]
 
 

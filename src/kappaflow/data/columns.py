@@ -129,15 +129,12 @@ SHOWN_EACH = 20  # columns that are left out for one reason, a sentence each; mo
 
 @dataclass(frozen=True)
 class Choice:
-    """The columns of a source by their role, and notes on how they were read or left out.
-
-    `warnings` are the notes that keep the verdict on a fit from being green.
-    """
+    """The columns of a source by their role, and notes on how they were read or left out."""
 
     modeled: list[Column]
     context: list[Column]
     notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # the notes that keep the verdict on a fit from being green
 
 
 def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Condition]) -> Choice:

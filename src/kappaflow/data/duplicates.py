@@ -19,14 +19,10 @@ FEWEST_VALUES = 20  # that such a column has
 
 @dataclass(frozen=True)
 class Repeats:
-    """How many rows of a table repeat earlier rows, and a sentence about them.
-
-    They are unexpected if two columns or more have a value for nearly each different row: rounding
-    then explains no repeat.
-    """
+    """How many rows of a table repeat earlier rows, and a sentence about them."""
 
     total: int
-    unexpected: bool
+    unexpected: bool  # two columns or more hardly repeat values: rounding explains no repeat
     sentence: str
 
 

@@ -124,15 +124,12 @@ class MappedTable:
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """How to split a table on disk; fractions and seed are as for `divide`.
-
-    `dtype` is that of the training rows, as numpy names it.
-    """
+    """How to split a table on disk."""
 
     table: TableOnDisk
-    fractions: tuple[float, ...]
+    fractions: tuple[float, ...]  # as for `divide`, as the seed
     seed: int
-    dtype: str
+    dtype: str  # of the training rows, as numpy names it
 
     def made_of(self) -> dict[str, Any]:
         """Returns all that determines the rows, as plain values."""
@@ -142,15 +139,12 @@ class SplitRequest:
 
 @dataclass(frozen=True, eq=False)
 class SplitTable:
-    """The parts of a split table, which share no row; the held-out ones are in memory.
-
-    `rows` is the number of rows of the table, and `repeats` the number that repeat earlier ones.
-    """
+    """The parts of a split table, which share no row."""
 
     train: MappedTable
-    held_out: tuple[Table, ...]
-    rows: int
-    repeats: int
+    held_out: tuple[Table, ...]  # in memory
+    rows: int  # of the table
+    repeats: int  # rows that repeat earlier ones
 
 
 def clear_rows(folder: Path) -> None:
@@ -173,14 +167,10 @@ def _is_ours(path: Path) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Division:
-    """Rows of a table, counted from 0, by their use; all others are trained on alone.
+    """Rows of a table, counted from 0, in random order; all others are trained on alone."""
 
-    `held_out` are the rows of each part that is not trained on, and `sample` some training rows,
-    or all if they are few; both are in random order.
-    """
-
-    held_out: tuple[IntArray, ...]
-    sample: IntArray
+    held_out: tuple[IntArray, ...]  # of each part that is not trained on
+    sample: IntArray  # some training rows, or all if they are few
 
     @property
     def not_trained_on(self) -> IntArray:

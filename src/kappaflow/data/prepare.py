@@ -74,17 +74,13 @@ def prepare(table: Table, *, repair: Repair | None = None) -> tuple[Table, tuple
 
 @dataclass(frozen=True, eq=False)
 class PreparedTable:
-    """A table that a flow can be fitted to, not split yet, and how it was prepared.
-
-    `repeats` counts rows that repeat earlier ones, before any were dropped. `warnings` say what
-    was repaired, and what may be wrong. `table.grids` has the columns that noise was added to.
-    """
+    """A table that a flow can be fitted to, not split yet, and how it was prepared."""
 
     table: Table
     domains: dict[str, Interval]
-    repeats: Repeats
+    repeats: Repeats  # rows that repeat earlier ones, before any were dropped
     notes: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...]  # what was repaired, and what may be wrong
 
 
 def prepare_table(

@@ -117,20 +117,16 @@ READ_ALL = Reading()
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a source, why it cannot be used (`problem`), and how it was read (`notes`).
-
-    `what` says what it holds instead of numbers, where the values do not tell. No column of an
-    array is left out. `ends` are those of a column that counts its rows, if they are known.
-    """
+    """One column of a source."""
 
     name: str
     series: "nw.Series[Any]"
-    problem: str | None = None
-    notes: tuple[str, ...] = ()
-    what: str | None = None
-    origin: Literal["text", "frame", "array"] = "text"
+    problem: str | None = None  # why it cannot be used
+    notes: tuple[str, ...] = ()  # how it was read
+    what: str | None = None  # it holds instead of numbers, where the values do not tell
+    origin: Literal["text", "frame", "array"] = "text"  # nothing of an array is left out
     is_index: bool = False
-    ends: tuple[float, float] | None = None
+    ends: tuple[float, float] | None = None  # of a column that counts its rows, if known
 
     @property
     def is_number(self) -> bool:
@@ -214,18 +210,14 @@ def identifiers(numbers: FloatArray) -> tuple[float, float] | None:
 
 @dataclass(frozen=True)
 class RawTable:
-    """The columns of a source, of one length; `subject` names the source in a sentence.
-
-    `lines` holds the line of a text file on which each row starts, counted from 1, and `labels`
-    the index of a data frame that has one. `notes` are those on the source.
-    """
+    """The columns of a source, of one length."""
 
     columns: dict[str, Column]
     source: str
-    subject: str
-    lines: IntArray | None = None
-    labels: NDArray[Any] | None = None
-    notes: tuple[str, ...] = ()
+    subject: str  # names the source in a sentence
+    lines: IntArray | None = None  # of a text file on which each row starts, counted from 1
+    labels: NDArray[Any] | None = None  # the index of a data frame that has one
+    notes: tuple[str, ...] = ()  # on the source
 
     @property
     def row_count(self) -> int:

@@ -28,15 +28,11 @@ STREAM = 0xD1B54A32D192ED03  # noise must not repeat the draws of data made with
 
 @dataclass(frozen=True)
 class PointMasses:
-    """Values of one column that hold a point mass, the most frequent first.
-
-    `counts` are the rows that hold each, and `expected` those that its resolution and the density
-    around it predict.
-    """
+    """Values of one column that hold a point mass, the most frequent first."""
 
     values: FloatArray
-    counts: IntArray
-    expected: FloatArray
+    counts: IntArray  # rows that hold each
+    expected: FloatArray  # rows that the resolution and the density around it predict
 
 
 def resolution(column: FloatArray) -> float | None:

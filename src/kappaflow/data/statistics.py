@@ -154,12 +154,9 @@ ERRORS, HEAVY = 3.0, 0.1
 
 @dataclass(frozen=True)
 class Tail:
-    """The extreme-value index of a column: 0 for Gaussian and exponential tails.
+    """The extreme-value index of a column."""
 
-    If it is positive, moments of order 1 / index and above are infinite.
-    """
-
-    index: float
+    index: float  # 0 for Gaussian tails; if positive, moments from 1 / index on are infinite
     standard_error: float
 
     @property

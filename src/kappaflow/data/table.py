@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grid:
-    """The values of a rounded column, which are multiples of `step` away from `origin`.
-
-    Samples end at `low` and `high`, or continue at the other end if they are `circular`.
-    """
+    """The values of a rounded column, which are multiples of `step` away from `origin`."""
 
     step: float
     origin: float = 0.0
-    low: float | None = None
+    low: float | None = None  # where samples end, as at `high`
     high: float | None = None
-    circular: bool = False
+    circular: bool = False  # samples continue at the other end
 
     def nearest(self, numbers: FloatArray) -> FloatArray:
         """Returns the value next to each number."""

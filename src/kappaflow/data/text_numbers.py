@@ -257,19 +257,15 @@ def _kind(marks: ColumnMarks, decimal: Decimal | None, file_decimal: Decimal | N
 
 @dataclass(frozen=True)
 class TextColumn:
-    """A column of texts, how it is read, and the messages about it.
-
-    `text_at` returns the text in a row that is counted from 1, and `name_row` its name, such as
-    "line 4".
-    """
+    """A column of texts, how it is read, and the messages about it."""
 
     name: str
     marks: ColumnMarks
     kind: TextKind
     subject: str
     reading: Reading
-    text_at: Callable[[int], str]
-    name_row: Callable[[int], str]
+    text_at: Callable[[int], str]  # in a row that is counted from 1
+    name_row: Callable[[int], str]  # such as "line 4"
 
     def column(self, *, is_first: bool) -> Column:
         """Returns the column with one empty value; `is_first`: first and without a name."""

@@ -30,18 +30,14 @@ UNDONE = 0.1  # share of the smaller loss of two layers that is lost without bot
 
 
 class GainFigures(Part):
-    """The numbers of `DepthGains` without its times, means over the rows, as report.json has them.
-
-    Attributes:
-        reached: Mean gain over the Gaussian on standardized rows, before the first layer and after
-            each, with their standard errors (L + 1 of each).
-    """
+    """The numbers of `DepthGains` without its times, means over the rows, for report.json."""
 
     layers: list[str]
     rows: int
     reference: str
     nats: list[float]
     standard_errors: list[float]
+    # Gains on standardized rows before the first layer and after each, (L + 1,)
     reached: list[float]
     reached_errors: list[float]
     base: float

@@ -30,20 +30,16 @@ LEAST_ROWS = 30  # with fewer rows nothing is compared
 
 @dataclass(frozen=True)
 class Inputs:
-    """Rows of a table with their context, weights and names, as tensors for a flow.
-
-    `train` are rows that the flow was trained on, with their context; None if they are not known.
-    `train_weights` are their weights. Rows have noise on the columns of `grids`.
-    """
+    """Rows of a table with their context, weights and names, as tensors for a flow."""
 
     x: Tensor
     context: Tensor | None = None
-    train: Rows | None = None
+    train: Rows | None = None  # that the flow was trained on; None if they are not known
     weights: FloatArray | None = None
     columns: tuple[str, ...] = ()
     context_columns: tuple[str, ...] = ()
     train_weights: FloatArray | None = None
-    grids: Mapping[str, Grid] = field(default_factory=dict)
+    grids: Mapping[str, Grid] = field(default_factory=dict)  # of columns whose rows have noise
 
     @property
     def names(self) -> tuple[str, ...]:

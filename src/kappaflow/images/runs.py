@@ -35,12 +35,9 @@ from kappaflow.training import Batch
 
 
 class ImageRunConfig(RunConfig[ImageConfig]):
-    """The entry `run` of config.json, for a run on images.
+    """The entry `run` of config.json, for a run on images."""
 
-    `classes` are those that the flow reads, or all if `kappaflow.fit` wrote the folder.
-    """
-
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # that the flow reads, or all if `kappaflow.fit` wrote the folder
 
     def classes_of(self, flow: Flow) -> tuple[str, ...]:
         """Returns the names of the classes that a flow reads; () if it reads none."""

@@ -58,14 +58,11 @@ NUMBERS_AT_ONCE = 2**20  # of pixels, which networks make many times as many of
 
 @dataclass(frozen=True)
 class Sheet:
-    """Images in one picture, (N, channels, height, width), from 0 to 255.
+    """Images in one picture."""
 
-    `rows` has the class of each row; empty without classes.
-    """
-
-    images: Pixels
+    images: Pixels  # (N, channels, height, width), from 0 to 255
     columns: int
-    rows: tuple[str, ...]
+    rows: tuple[str, ...]  # the class of each row; empty without classes
 
     @property
     def picture(self) -> Pixels:

@@ -99,18 +99,13 @@ class NetworkWeights:
 
 @dataclass(frozen=True)
 class CouplingPart:
-    """An affine or additive coupling.
-
-    The network outputs raw log-scales, if the coupling is affine, and then shifts. `scale` is the
-    curve from raw log-scales to log-scales, with its bound; None for an additive coupling. If
-    `inverted`, it maps from latent to data.
-    """
+    """An affine or additive coupling."""
 
     partition: Partition
-    network: NetworkWeights
-    scale: str | None = "tanh"
+    network: NetworkWeights  # returns raw log-scales, if the coupling is affine, and then shifts
+    scale: str | None = "tanh"  # from raw log-scales to log-scales; None if additive
     bound: float = 2.0
-    inverted: bool = False
+    inverted: bool = False  # whether it maps from latent to data
 
 
 @dataclass(frozen=True)
@@ -147,16 +142,12 @@ FlowPart = CouplingPart | ScalingPart | ReorderingPart | OtherPart
 
 @dataclass
 class Blueprint:
-    """A whole flow that is read and not built yet: its parts, from data to latent.
+    """A whole flow that is read and not built yet."""
 
-    `like` is a tensor with the dtype and the device of the flow. `embedding` embeds the context
-    before all parts read it, or is None.
-    """
-
-    parts: list[FlowPart]
+    parts: list[FlowPart]  # from data to latent
     latent_shape: tuple[int, ...]
-    like: Tensor
-    embedding: NetworkWeights | None = None
+    like: Tensor  # with the dtype and the device of the flow
+    embedding: NetworkWeights | None = None  # of the context, before all parts read it
 
 
 def inverse_of(parts: Sequence[FlowPart]) -> list[FlowPart]:

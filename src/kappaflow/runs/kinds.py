@@ -41,16 +41,12 @@ COMPARED = 256  # examples at which two flows are compared, at most
 
 @dataclass(frozen=True)
 class DataConfig(ABC):
-    """Which data a run uses, as plain values.
+    """Which data a run uses, as plain values."""
 
-    `data` is the source as a user names it, `kind` the name of the kind of data, and
-    `training_defaults` are settings of the training.
-    """
+    kind: ClassVar[str]  # the name of the kind of data
+    training_defaults: ClassVar[dict[str, Any]] = {}  # settings
 
-    kind: ClassVar[str]
-    training_defaults: ClassVar[dict[str, Any]] = {}
-
-    data: str
+    data: str  # the source as a user names it
 
     @abstractmethod
     def load(self) -> "RunData":
@@ -69,18 +65,15 @@ class DataConfig(ABC):
 
 @dataclass(frozen=True)
 class RunData(ABC):
-    """The data of a run, split, with notes on it, one sentence each.
-
-    `fingerprint` is a SHA-256 of all data, in hex, and `warnings` are the notes that keep the
-    verdict on a run from being green.
-    """
+    """The data of a run, split, with notes on it, one sentence each."""
 
     config: DataConfig
     train: Any
     validation: Any
     test: Any
-    fingerprint: str = field(default="", kw_only=True)
+    fingerprint: str = field(default="", kw_only=True)  # SHA-256 of all data, in hex
     notes: tuple[str, ...] = field(default=(), kw_only=True)
+    # The notes that keep the verdict on a run from being green
     warnings: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
@@ -148,16 +141,12 @@ C = TypeVar("C", bound=DataConfig)
 
 
 class RunConfig(BaseModel, Generic[C]):
-    """The entry `run` of config.json, for one type of `DataConfig`.
-
-    `source` is None if `kappaflow.fit` wrote the folder. The fingerprints are those of the
-    training and the validation data.
-    """
+    """The entry `run` of config.json, for one type of `DataConfig`."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    source: C | None = None
-    fingerprints: dict[str, str]
+    source: C | None = None  # None if `kappaflow.fit` wrote the folder
+    fingerprints: dict[str, str]  # of the training and the validation data
 
     def names(self, flow: Flow) -> tuple[Sequence[str], Sequence[str]]:  # noqa: ARG002
         """Returns the names of the features and of the context; () if there are none."""
@@ -207,26 +196,17 @@ class OpenRun:
 
 
 class RunKind(ABC):
-    """What the commands do with runs on a kind of data; `Kind.runs` returns it.
+    """What the commands do with runs on a kind of data; `Kind.runs` returns it."""
 
-    Attributes:
-        name: The name of the kind, also in result.json.
-        plural: Several examples in messages, such as "rows".
-        example: The column of scores that names an example.
-        entry: A key of the entry `run` of config.json that only such runs have. The method
-            `describe` of the dataset returns it.
-        charts: What only the page of such data draws.
-        page: The function that makes the page of a report.
-    """
-
-    name: ClassVar[str]
-    plural: ClassVar[str]
-    example: ClassVar[str]
+    name: ClassVar[str]  # of the kind, also in result.json
+    plural: ClassVar[str]  # several examples in messages, such as "rows"
+    example: ClassVar[str]  # the column of scores that names an example
+    # A key of `run` in config.json that only such runs have, by `describe` of the dataset
     entry: ClassVar[str]
     config: ClassVar[type[DataConfig]]
     run: ClassVar[type[RunConfig[Any]]]
-    charts: ClassVar[type[Part]] = GeneralCharts
-    page: ClassVar[Callable[..., Page]] = staticmethod(general_page)
+    charts: ClassVar[type[Part]] = GeneralCharts  # what only the page of such data draws
+    page: ClassVar[Callable[..., Page]] = staticmethod(general_page)  # of a report
 
     @abstractmethod
     def read(self, run: Any, flow: Flow, source: str, **text: Unpack[TextFormat]) -> Any:  # noqa: ANN401

@@ -84,21 +84,17 @@ class Trial(BaseModel):
 
 
 class ModelChoice(BaseModel):
-    """The model that a search chose, with all trials, the best first.
-
-    `reason` is why there was no race, if there was none. `left_out` is the number of models for
-    which the time of the search was too short.
-    """
+    """The model that a search chose."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str
     arguments: dict[str, Any]
     learning_rate: float
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[Trial, ...] = ()  # all of them, the best first
     seconds: float = 0.0
-    reason: str | None = None
-    left_out: int = 0
+    reason: str | None = None  # why there was no race, if there was none
+    left_out: int = 0  # models for which the time of the search was too short
 
     @property
     def model(self) -> ModelConfig:

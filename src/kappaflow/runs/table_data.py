@@ -111,28 +111,17 @@ write_descriptions(TableConfig, "Attributes")
 
 @dataclass(frozen=True)
 class TableData(RunData):
-    """The rows of a run, split, and notes on them, one sentence each.
-
-    Attributes:
-        train: The training rows; a sample of them for a table on disk.
-        against: Rows that should score lower.
-        loaded: Number of rows before any were dropped.
-        repeats: Number of rows that repeat earlier ones.
-        in_file: The training rows in a file; None if they are in memory.
-        warnings: The notes that keep the verdict on a run from being green.
-        fingerprint: SHA-256 of the rows as they were loaded, in hex; for a table on disk, of its
-            split rows.
-    """
+    """The rows of a run, split, and notes on them, one sentence each."""
 
     config: TableConfig
-    train: Table
+    train: Table  # a sample for a table on disk
     validation: Table
     test: Table
-    against: Table | None
-    loaded: int
-    repeats: int
+    against: Table | None  # rows that should score lower
+    loaded: int  # number of rows before any were dropped
+    repeats: int  # number of rows that repeat earlier ones
     domains: dict[str, Interval] = field(default_factory=dict)
-    in_file: MappedTable | None = None
+    in_file: MappedTable | None = None  # the training rows in a file; None if they are in memory
 
     @property
     def trained_on(self) -> Dataset:

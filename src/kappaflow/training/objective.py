@@ -16,14 +16,11 @@ Measured = tuple[Figures, State | None]  # other weights, if these are measured 
 
 
 class Loss(NamedTuple):
-    """The loss of a step: the derivative of `value` is its gradient, `mean` is of all ranks.
+    """The loss of a step."""
 
-    `x` has the samples of the flow that the loss was computed from, if any.
-    """
-
-    value: Tensor
-    mean: Tensor
-    x: Tensor | None = None
+    value: Tensor  # whose derivative is the gradient
+    mean: Tensor  # of all ranks
+    x: Tensor | None = None  # the samples of the flow that it was computed from, if any
 
 
 class Averages(NamedTuple):
@@ -34,27 +31,20 @@ class Averages(NamedTuple):
 
 
 class Objective(Protocol):
-    """What a training minimizes. Its epochs may be intervals between two measurements.
-
-    `steps` is the length of a training that nothing else stops, `limit` the name of the setting
-    for it. `value` is the figure that decides which weights are the best. `causes` are the likely
-    causes of steps that are not finite. `margin` is a rise of the value that is no chance.
-    `compiled` tells whether torch compiles the steps. `start` has more tensors of a checkpoint,
-    if any, and `rows` those that batches change.
-    """
+    """What a training minimizes. Its epochs may be intervals between two measurements."""
 
     flow: Flow
     unit: str
-    limit: str
-    value: str
-    causes: str
-    compiled: bool
+    limit: str  # the name of the setting for `steps`
+    value: str  # the figure that decides which weights are the best
+    causes: str  # likely ones of steps that are not finite
+    compiled: bool  # whether torch compiles the steps
     steps_per_epoch: int
-    steps: int
+    steps: int  # of a training that nothing else stops
     patience: int
-    margin: float
-    start: State
-    rows: State
+    margin: float  # a rise of the value that is no chance
+    start: State  # more tensors of a checkpoint, if any
+    rows: State  # that batches change, if any
 
     def follow(self, progress: "Progress") -> None:
         """Receives the progress of the training, at the beginning and when it is restored."""

@@ -19,16 +19,12 @@ COUNTS = (6, 8, 11, 12, 16)
 
 @dataclass(frozen=True)
 class CountResult:
-    """The result for one count.
-
-    `factorization` is the best-conditioned one so far within this count that is exact to
-    rounding. If none is exact, it is the most accurate one; None if there is none. `why_not`
-    tells why the search for this count found nothing exact; empty if it succeeded.
-    """
+    """The result for one count."""
 
     couplings: int
+    # The best-conditioned exact one so far, else the most accurate
     factorization: Factorization | None
-    why_not: str = ""
+    why_not: str = ""  # why the search for this count found nothing exact; empty if it did
 
 
 def trade_off(

@@ -15,14 +15,11 @@ CLAIMED = ("zero", "none", "gaussian")  # from the worst to the best conditioned
 
 @dataclass(frozen=True)
 class SignTest:
-    """A sign test: how often the first of two different values is above the second.
-
-    `near` tells whether sign tests find the first above 1 / `NEAR` and below `NEAR` times the
-    second.
-    """
+    """A sign test: how often the first of two different values is above the second."""
 
     above: int
     pairs: int
+    # Whether the first is surely above 1 / `NEAR` and below `NEAR` times the second
     near: bool = False
 
     @property
