@@ -200,6 +200,7 @@ def calibrate(
         family.add(deviation, tests)
     rng = np.random.default_rng(seed)
     rows = len(x) if weights is None else effective_rows(weights)
+    total = float(len(x) if weights is None else weights.sum())
     uniform = {name: _spread(rank, samples, rng) for name, rank in by_name.items()}
     return Calibration(
         level=worst_level([entry.level for entry in family.deviations]),
@@ -211,7 +212,7 @@ def calibrate(
         covered={name: _covered(name, u, weights) for name, u in uniform.items()},
         band=math.sqrt(math.log(2 / CONFIDENCE) / (2 * rows)),
         histograms={
-            name: (np.histogram(u, BINS, (0, 1), weights=weights)[0] / _total(u, weights)).tolist()
+            name: (np.histogram(u, BINS, (0, 1), weights=weights)[0] / total).tolist()
             for name, u in uniform.items()
         },
         contexts=tuple(_context_bins(ranks, uniform)),
@@ -290,10 +291,6 @@ def _kolmogorov(u: FloatArray, weights: FloatArray | None) -> float:
     below = above - weights[order] / weights.sum()
     distance = max(float((above - u[order]).max()), float((u[order] - below).max()))
     return float(kstwobign.sf(math.sqrt(effective_rows(weights)) * distance))
-
-
-def _total(u: FloatArray, weights: FloatArray | None) -> float:
-    return float(len(u) if weights is None else weights.sum())
 
 
 def _covered(name: str, u: FloatArray, weights: FloatArray | None) -> list[float]:

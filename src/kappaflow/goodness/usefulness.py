@@ -10,7 +10,7 @@ from kappaflow._checks import natural_int, one_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.rows import Data
 from kappaflow.goodness.inputs import same_columns
-from kappaflow.goodness.scan import FloatArray, IntArray
+from kappaflow.goodness.scan import FloatArray
 from kappaflow.results import to_plain
 from kappaflow.summary import Facts, Summary
 
@@ -171,7 +171,9 @@ def _auc(train: FloatArray, test: FloatArray, column: int, classes: FloatArray) 
     from scipy.stats import rankdata
     from sklearn.ensemble import HistGradientBoostingClassifier
 
-    labels, actual = (_nearest_class(part[:, column], classes) for part in (train, test))
+    labels, actual = (  # the nearest class
+        np.abs(part[:, column, None] - classes).argmin(axis=1) for part in (train, test)
+    )
     scores = np.zeros((len(test), len(classes)))
     if np.ptp(labels):  # of one class nothing is learned
         model: Any = HistGradientBoostingClassifier(**OPTIONS)
@@ -200,8 +202,3 @@ def _r2(train: FloatArray, test: FloatArray, column: int, classes: FloatArray) -
     squares = (test[:, column] - test[:, column].mean()) ** 2 / test[:, column].var()
     lost = residuals**2 / test[:, column].var()
     return 1 - float(lost.mean()), lost.mean() * squares - lost
-
-
-def _nearest_class(values: FloatArray, classes: FloatArray) -> IntArray:
-    """Returns the index of the class next to each value."""
-    return np.abs(values[:, None] - classes).argmin(axis=1)

@@ -21,5 +21,3 @@ DEPTH_CONDITIONING = Study(
     measure=measure,
     findings=findings,
 )
-
-__all__ = ["DEPTH_CONDITIONING"]

@@ -83,7 +83,7 @@ def trade_off_curve(factorization: Factorization, trials: Sequence[CountResult])
         return None
     counts, values = [n for n, _ in points], [value for _, value in points]
     every, condition = range(min(counts), max(counts) + 1), _condition_of_map(factorization)
-    least = [_least(condition, n) for n in every]
+    least = [condition ** (1 / max(1, n)) for n in every]  # norms of factors multiply
     diamond = {"kind": "points", "mark": "diamond"}
     series = [
         line("no factorization is below", every, least, MUTED, kind="dotted"),
@@ -201,8 +201,3 @@ def _diagonal(coupling: LinearCoupling) -> str:
 
 def _condition_of_map(factorization: Factorization) -> float:
     return float(np.linalg.cond(factorization.matrix.numpy()))
-
-
-def _least(condition: float, couplings: int) -> float:
-    """Returns the root of cond(T): the product of the condition numbers is at least cond(T)."""
-    return condition ** (1 / max(1, couplings))

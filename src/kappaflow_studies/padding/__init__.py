@@ -21,5 +21,3 @@ PADDING = Study(
     measure=measure,
     findings=findings,
 )
-
-__all__ = ["PADDING"]

@@ -23,5 +23,3 @@ PARTITION = Study(
     measure=measure,
     findings=findings,
 )
-
-__all__ = ["PARTITION"]

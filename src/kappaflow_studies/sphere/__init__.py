@@ -21,5 +21,3 @@ SPHERE = Study(
     measure=measure,
     findings=findings,
 )
-
-__all__ = ["SPHERE"]

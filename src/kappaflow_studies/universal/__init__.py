@@ -21,5 +21,3 @@ UNIVERSAL = Study(
     measure=measure,
     findings=findings,
 )
-
-__all__ = ["UNIVERSAL"]
