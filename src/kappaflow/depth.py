@@ -173,10 +173,7 @@ def removable(parts: Sequence[Bijection]) -> list[int]:
 
 
 def without_layers(flow: Flow, rows: Batch, count: int) -> tuple[Flow, list[int]]:
-    """Returns the flow without `count` layers, and which of the removable ones these are.
-
-    One after the other, the layer goes without which the rows are the likeliest.
-    """
+    """Returns the flow without `count` layers, each the least missed, and which these are."""
     parts = _parts(flow)
     first, left = after_standardization(parts), removable(parts)
     some, order = rows.at(slice(0, RANKED)), [*left]

@@ -21,14 +21,7 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class Interval:
-    """An open interval, or a circle given by an interval whose ends are the same point.
-
-    An end that does not exist is None.
-
-    Example:
-        >>> Interval(0.0, None).description, Interval(0.0, 360.0, circular=True).text
-        ('above 0', 'circular:0,360')
-    """
+    """An open interval, or a circle whose ends are one point; None is an end at infinity."""
 
     low: float | None
     high: float | None

@@ -77,10 +77,7 @@ def fit_curve(values: Array, mass: Array, bins: int) -> ColumnCurve:
 
 
 def with_gaps(curve: ColumnCurve) -> ColumnCurve:
-    """Returns a curve that does not narrow the gaps between modes.
-
-    Couplings after it would have to jump from one mode to the next.
-    """
+    """Returns a curve with wide gaps between modes, which couplings would have to jump."""
     typical = 2 / np.ptp(np.interp([-1, 1], curve.scores, curve.knots))
 
     def raised(slopes: Array) -> Array:

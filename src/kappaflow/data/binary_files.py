@@ -52,10 +52,7 @@ def _imported(module: str, subject: str) -> Any:  # noqa: ANN401
 
 
 def _hdf5(path: Path, source: str, subject: str, table: str | None) -> RawTable:
-    """Returns a dataset of records or of two axes, or the datasets of one axis in a group.
-
-    Links to other files are not followed.
-    """
+    """Returns a dataset of records or of two axes, or those of one axis in a group."""
     h5py = _imported("h5py", subject)
     with h5py.File(path, "r") as file:
         tables: dict[str, dict[str, Any]] = {}

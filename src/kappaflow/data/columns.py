@@ -52,10 +52,7 @@ class Condition:
 
 
 def parse_condition(text: str, raw: RawTable) -> Condition:
-    """Returns the column, the sign and the value, without quotes around the value.
-
-    The longest name that the source has wins, so that a name may contain a sign.
-    """
+    """Returns column, sign and unquoted value; the longest name wins, as it may contain a sign."""
     known = sorted((re.escape(name) for name in raw.columns if name), key=len, reverse=True)
     patterns = (f"(?P<column>{name})" for name in known)
     tries = (re.fullmatch(rf"\s*{p}{_REST}", text, re.DOTALL) for p in (*patterns, _ANY_NAME))

@@ -126,10 +126,7 @@ def clip_to_domain(
 
 
 def unwrap_circles(table: "Table", domains: Domains) -> "Table":
-    """Returns a table in which values that noise has moved over an end are mirrored at it.
-
-    On a circle they are wrapped to a number between its ends.
-    """
+    """Returns a table with values that noise moved over an end mirrored, or wrapped on circles."""
     values = table.values.copy()
     for name, domain in domains.items():
         if name in table.columns:

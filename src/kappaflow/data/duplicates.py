@@ -42,10 +42,7 @@ def repeats_of(table: Table) -> Repeats:
 
 
 def groups_of(table: Table) -> IntArray:
-    """Returns the index of the first equal row for each row, (rows,), counted from 0.
-
-    Compares values and context. NaN equals NaN, and 0.0 equals -0.0.
-    """
+    """Returns the index of the first equal row of each; NaN equals NaN, and 0.0 equals -0.0."""
     import polars as pl
 
     parts = table.all_values

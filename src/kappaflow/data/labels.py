@@ -108,10 +108,7 @@ def _holds_labels(column: Column) -> bool:
 
 
 def _modeled_texts(raw: RawTable, reading: Reading, keep: BoolArray) -> tuple[str, ...]:
-    """Returns the columns that can be texts to model: those that are named, or have few labels.
-
-    Few labels are 2 to 50, with two rows each on average.
-    """
+    """Returns the columns that are named, or have 2 to 50 labels in two rows each on average."""
     if not reading.labels:
         return ()
     if reading.columns is not None:

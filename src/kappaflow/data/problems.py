@@ -177,10 +177,7 @@ def complete_rows(table: Table) -> BoolArray:
 
 
 def _incomplete(table: Table) -> list[Problem]:
-    """Returns a problem for each column and kind of missing or infinite values.
-
-    A modeled column without any number is to be dropped.
-    """
+    """Returns a problem for each column and kind of missing or infinite values."""
     problems = []
     for name, column in zip(table.all_columns, table.all_values.T, strict=True):
         is_modeled = name in table.columns

@@ -171,10 +171,7 @@ class Column:
 
 
 def running(parts: Iterable[FloatArray]) -> tuple[float, float] | None:
-    """Returns the ends of numbers that count the rows: whole, at equal steps, 20 or more.
-
-    The numbers come in parts, of which no more are read than it takes to rule this out.
-    """
+    """Returns the ends of numbers that count the rows: whole, at equal steps, 20 or more."""
     first = step = 0.0
     count = 0
     for numbers in parts:

@@ -133,10 +133,7 @@ def _number(value: float) -> str:
 
 
 def standardized(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Returns z = (values - mean) / std of each column, with mean and std; zeros where constant.
-
-    The columns are scaled to 1 before squares are taken, which could overflow.
-    """
+    """Returns z, mean and std of each column; they are scaled first, as squares could overflow."""
     size = np.abs(values).max(axis=0)
     size[size == 0] = 1.0
     scaled = values / size

@@ -295,10 +295,7 @@ def _lines_of(path: Path, subject: str) -> Iterator[str]:
 
 
 def decoded(data: bytes, subject: str) -> str:
-    """Returns UTF-8 as text with one kind of line end; raises FileError for anything else.
-
-    UTF-16 with a byte order mark is read too.
-    """
+    """Returns UTF-8, or UTF-16 with a mark, as text with one kind of line end."""
     if data.startswith(UTF16):
         try:
             data = data.decode("utf-16").encode()

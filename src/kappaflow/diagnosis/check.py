@@ -16,10 +16,7 @@ T = TypeVar("T")
 def measurement(
     shown: str,
 ) -> Callable[[Callable[[Measurements], T]], Callable[[Measurements], T]]:
-    """Returns a decorator that runs a function of `Measurements` only once for each flow.
-
-    `shown` is the progress text.
-    """
+    """Returns a decorator that runs a function once for each flow, with a progress text."""
 
     def decorate(function: Callable[[Measurements], T]) -> Callable[[Measurements], T]:
         @functools.wraps(function)

@@ -124,10 +124,7 @@ class _Detached(TorchFunctionMode):
 
 
 def _inverse_transforms(original: object) -> dict[int, Any]:
-    """Returns copies of the inverted transforms of a distribution by identity.
-
-    A copy of `transform.inv` by torch lacks the transform.
-    """
+    """Returns copies of inverted transforms by identity; a copy by torch lacks the transform."""
     transforms = getattr(original, "transforms", ()) if isinstance(original, Distribution) else ()
     return {
         id(transform): copy.deepcopy(transform.inv).inv
@@ -144,10 +141,7 @@ def original_of(flow: object) -> object:
 def isolated_copy(
     flow: object, x: Tensor | None, context: Tensor | None, dtype: torch.dtype | None = None
 ) -> Flow | None:
-    """Returns a copy of a flow in evaluation mode, converted to a dtype if one is given.
-
-    Returns None if the flow cannot be copied or converted.
-    """
+    """Returns a copy in evaluation mode, in a dtype if one is given; None if none works."""
     original = original_of(flow)
     if dtype is not None and not isinstance(original, nn.Module | Distribution):
         return None

@@ -240,10 +240,7 @@ def _residuals(
 def _whitened(
     train: FloatArray, test: FloatArray, weights: FloatArray | None
 ) -> tuple[FloatArray, FloatArray, float] | None:
-    """Returns both, whitened by the covariance of the training rows, and the log-scale.
-
-    Returns None if a column is constant among the training rows or depends on others.
-    """
+    """Returns both, whitened by the training rows, and the log-scale; None if impossible."""
     if len(train) < 2 or (train.min(0) == train.max(0)).any():
         return None
     mean = np.average(train, axis=0, weights=weights)

@@ -31,10 +31,7 @@ def columns(**values: Tensor | None) -> Columns:
 
 
 def quantiles(values: Tensor, prefix: str = "") -> Columns:
-    """Returns quantiles over the points of values (S, B); nan counts as infinite.
-
-    A quantile between a finite number and an infinite one is infinite.
-    """
+    """Returns quantiles over the points of values (S, B); nan counts as infinite."""
     known = values.detach().double().nan_to_num(torch.inf, posinf=torch.inf)
     levels = (("p05", 0.05), ("median", 0.5), ("p95", 0.95), ("max", 1.0))
     return {

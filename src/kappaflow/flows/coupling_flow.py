@@ -246,10 +246,6 @@ def padded_partition(partition: Partition, padding: int, *, seed: int | None = N
     """Returns a partition of data and padding, in which each part gets half of the padding.
 
     The padding comes after the data; `seed` selects its kept features, and None keeps the first.
-
-    Example:
-        >>> padded_partition(Partition.half(2), 3)
-        Partition(5 features: keeps 0, 2, 3, changes 1, 4)
     """
     if not padding:
         return partition

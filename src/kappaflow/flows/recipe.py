@@ -79,13 +79,7 @@ def as_group(kind: type[G], name: str, value: object) -> G:
 
 
 def flat_signature(recipe: Callable[..., Any]) -> Signature:
-    """Returns the signature of a recipe with the options of its groups side by side.
-
-    Example:
-        >>> from kappaflow import nice
-        >>> list(flat_signature(nice).parameters)[-6:]
-        ['memory', 'seed', 'activation', 'residual', 'dropout', 'embedding']
-    """
+    """Returns the signature of a recipe with the options of its groups side by side."""
     signature, groups = inspect.signature(recipe), _groups(recipe)
     parameters: list[Parameter] = []
     for name, parameter in signature.parameters.items():

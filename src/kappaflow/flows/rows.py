@@ -134,10 +134,7 @@ def describe_column(names: Sequence[str], index: int) -> str:
 
 
 def frame_of(flow: FlowParts, samples: Tensor, context: Tensor | None, kind: AsFrame) -> Any:  # noqa: ANN401
-    """Returns samples, (*batch, D), with their contexts as a data frame, a row for each sample.
-
-    True makes a frame of pandas if it is installed, else of polars.
-    """
+    """Returns samples, (*batch, D), with contexts as a frame: of pandas if True and installed."""
     if len(flow.event_shape) != 1:
         raise ArgumentError("'as_frame' should be False for a flow of images.")
     one_of("as_frame", kind, (True, "pandas", "polars"))

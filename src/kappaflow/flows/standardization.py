@@ -24,10 +24,7 @@ from kappaflow.nets import StandardizeInputs
 def context_embedding(
     context_features: int, embedding: nn.Module | None
 ) -> tuple[int, dict[str, Any]]:
-    """Returns the width of the context after its embedding, and keyword arguments for `Chain`.
-
-    The context is standardized first, then embedded by a network, if there is one.
-    """
+    """Returns the width of the standardized, embedded context, and arguments of `Chain` for it."""
     natural_int("context_features", context_features)
     if embedding is None and not context_features:
         return 0, {}

@@ -180,10 +180,7 @@ def calibration(
 def calibrate(
     flow: Flow, inputs: Inputs, groups: int = 1, *, samples: int = SAMPLES, seed: int = 0
 ) -> Calibration:
-    """Returns the calibration at 2,000 rows at most.
-
-    `groups` is the number of groups of tests that share the probability of a false alarm.
-    """
+    """Returns the calibration at 2,000 rows at most; `groups` counts the groups of tests."""
     x, context, weights = inputs.x, inputs.context, inputs.weights
     most = MOST_FOREIGN if isinstance(flow, Wrapped) else MOST_ROWS
     if len(x) > most:

@@ -183,10 +183,7 @@ def has_log_prob(flow: Flow) -> bool:
 
 
 def owners_of(rows: int, number: int, weights: FloatArray | None, seed: int = 0) -> IntArray:
-    """Returns the row whose context each sample has.
-
-    All rows have equally many samples, or as many as their weights require: about `number`.
-    """
+    """Returns the row of each sample: about `number`, as many for each row, or by its weight."""
     number = rows * max(1, round(number / rows))
     if weights is None:
         return np.arange(number) % rows

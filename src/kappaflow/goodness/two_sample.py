@@ -163,10 +163,7 @@ def two_sample(
 
 
 def compare_samples(flow: Flow, inputs: Inputs, groups: int = 0, seed: int = 0) -> TwoSample:
-    """Returns the comparison of samples with held-out rows.
-
-    `groups` is the number of groups of other tests that share the probability of a false alarm.
-    """
+    """Returns the comparison of samples with rows; `groups` counts the other groups of tests."""
     limit = MOST_FOREIGN if isinstance(flow, Wrapped) else None
     both = pooled(flow, inputs, limit, seed)
     pairs = number_of_pairs(both)

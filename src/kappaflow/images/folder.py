@@ -104,10 +104,7 @@ def _files(folder: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _can_be_read(entry: os.DirEntry[str]) -> bool:
-    """Returns whether an entry is a file or a broken link, whose reader raises a clear error.
-
-    A pipe would block its reader.
-    """
+    """Returns whether an entry is a file or a broken link: a pipe would block its reader."""
     return os.path.isfile(entry) or not os.path.exists(entry)
 
 

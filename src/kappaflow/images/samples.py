@@ -27,10 +27,7 @@ def shown(pixels: Pixels, values: int) -> Pixels:
 
 
 def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pixels:
-    """Returns images (N, channels, height, width) in a grid, with gray lines between them.
-
-    There is no outer border; the last row may have empty cells.
-    """
+    """Returns images (N, channels, height, width) in a grid, with gray lines between them."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     total_height, total_width = rows * (height + gap) - gap, columns * (width + gap) - gap
@@ -162,10 +159,7 @@ def sample_batch(flow: Flow, count: int) -> Batch:
 
 
 def check_image_path(path: str) -> None:
-    """Raises an error for a path that `write_images` cannot write, before any work is done.
-
-    It should be a .png or .npy file, or a new folder.
-    """
+    """Raises an error unless a path is a .png file, a .npy file or a new folder."""
     target = Path(path)
     suffix = target.suffix.lower()
     if path == "-" or suffix not in (PICTURE, ARRAY, ""):

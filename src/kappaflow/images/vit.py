@@ -25,8 +25,8 @@ VARIANCE_FLOOR = 1e-5  # as in torch's LayerNorm
 class LayerNorm(nn.Module):
     """Normalizes each token to mean 0 and deviation 1, then applies a learned scale and shift.
 
-    Computes the same as `torch.nn.LayerNorm`. That layer cannot be used because the gradients of
-    its Jacobian products are wrong: they treat mean and deviation as constants (torch 2.13).
+    The Jacobian products of `torch.nn.LayerNorm` have wrong gradients: mean and deviation are
+    constants there (torch 2.13).
     """
 
     def __init__(self, width: int) -> None:

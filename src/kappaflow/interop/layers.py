@@ -103,10 +103,7 @@ def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) 
 
 
 def flattened(layer: Any, inner: Callable[[Any], Sequence[Any] | None]) -> list[Any]:  # noqa: ANN401
-    """Returns a layer, or the layers of a composition and of compositions in it.
-
-    `inner` returns the layers of a composition, from data to latent, and None for others.
-    """
+    """Returns a layer, or the layers of nested compositions, which `inner` lists."""
     parts = inner(layer)
     if parts is None:
         return [layer]

@@ -108,10 +108,7 @@ def all_singular_values_chart(table: Table) -> Chart:
 
 
 def agreement_chart(agreement: Agreement, table: Table, *, is_found: bool) -> Chart:
-    """Returns the other columns against the expected one: equal ones are on a diagonal.
-
-    If the doctor found a small difference, the differences are drawn.
-    """
+    """Returns columns against the expected one; small differences alone if they are findings."""
     (column, expected), others = agreement.expected, agreement.others
     x, columns = _floats(table[column]), [_floats(table[other]) for other, _ in others]
     gaps = [values - x for values in columns]

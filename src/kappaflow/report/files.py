@@ -33,10 +33,7 @@ def headline(report: AnyReport) -> Sequence[KeyFigure]:
 
 
 def store_report(report: AnyReport, folder: str | Path) -> Path:
-    """Returns the path of the page, written to a folder along with report.json.
-
-    Creates the folder if it is missing; neither file is ever half written.
-    """
+    """Returns the path of the page, after writing it and report.json to a folder."""
     page = render(report)
     directory = make_directory(folder)
     write_bytes(directory / NUMBERS, to_json(report).encode())

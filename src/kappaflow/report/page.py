@@ -87,10 +87,7 @@ class Charts(NamedTuple):
 
 
 class TextTable(NamedTuple):
-    """A table whose first column names the rows; None is a cell without a value.
-
-    On a narrow screen each row becomes a card. A table with very many columns scrolls sideways.
-    """
+    """A table whose first column names the rows; None is a cell without a value."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Link | None]]

@@ -39,10 +39,7 @@ class Content:
 
 
 def general_content(kind: str, flow: Flow, nll: Tensor, few: Batch) -> Content:
-    """Returns what is measured of a flow on test data of any kind.
-
-    `nll` is the negative log-likelihood of each test example, in nats, and `few` are some of them.
-    """
+    """Returns what is measured on any test data, from the NLL of each example and some of them."""
     test = Likelihood(
         name="test",
         rows=len(nll),

@@ -49,10 +49,7 @@ class Outside:
 
 
 def training_ranges(data: "TableData") -> dict[str, tuple[float, float]]:
-    """Returns the least and the greatest training value of each column, without circular ones.
-
-    Columns of the context are included. Rounded columns that got noise extend to the next step.
-    """
+    """Returns the ends of training values and their noise by column, without circular ones."""
     file, low, high = data.in_file, [], []
     for block in [data.train] if file is None else file.blocks():
         rows = block.all_values

@@ -71,10 +71,6 @@ def options_of(model: str) -> dict[str, Any]:
     """Returns the options of a model and their defaults: the keyword arguments of its recipe.
 
     Recipes with `padding` also have `padding_kind` and `padding_scale`.
-
-    Example:
-        >>> options_of("planar")
-        {'depth': 8, 'bounds': None, 'seed': 0}
     """
     signature = flat_signature(recipes()[model])
     options = {

@@ -100,10 +100,7 @@ def reload_data(run: RunConfig[Any]) -> RunData:
 
 
 def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> list[Finding]:
-    """Returns the findings on a finished run from its stored result, as at the end of the run.
-
-    A saved model without a run has none. `warnings` come from reading the data of the run.
-    """
+    """Returns the findings on a finished run as at its end; none for a saved model."""
     try:
         result = read_finished(folder)
     except KappaflowError:  # not a run, or not finished

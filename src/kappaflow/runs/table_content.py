@@ -281,14 +281,7 @@ def separation_of(
 def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
     """Returns the probability that a score inside is above one outside, and its standard error.
 
-    Ties count half.
-
-    Source:
-        Mann, Whitney 1947; the error is Hanley, McNeil 1982.
-
-    Example:
-        >>> auc_of(np.array([2.0, 3.0]), np.array([0.0, 1.0]))[0]
-        1.0
+    Ties count half (Mann, Whitney 1947); the error is that of Hanley, McNeil 1982.
     """
     n, m = len(inside), len(outside)
     from scipy.stats import mannwhitneyu  # takes half as long to load as torch

@@ -43,10 +43,7 @@ def column_series(
     band: tuple[str | None, str | None] = (None, None),
     most: float = INFINITY,
 ) -> Series:
-    """Returns a line from columns of a table, with a band between two more.
-
-    Values of y above `most` are drawn there.
-    """
+    """Returns a line from columns, cut off at `most`, with a band between two more."""
     low, high = (None if end is None else _numbers(table[end], most) for end in band)
     x_values, y_values = _numbers(table[x]), _numbers(table[y], most)
     return Series(name=name, x=x_values, y=y_values, low=low, high=high, tone=tone, kind=kind)

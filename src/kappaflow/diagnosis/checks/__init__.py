@@ -26,12 +26,7 @@ def checks_of_flows() -> list[Check[...]]:
 
 
 def is_selected(code: str, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> bool:
-    """Returns whether the options keep a code; the longest matching prefix decides.
-
-    Example:
-        >>> [code for code in ("KF201", "KF203", "KF301") if is_selected(code, ["KF2"], ["KF203"])]
-        ['KF201']
-    """
+    """Returns whether the options keep a code; the longest matching prefix decides."""
     selected = max((len(prefix) for prefix in select if code.startswith(prefix)), default=-1)
     ignored = max((len(prefix) for prefix in ignore if code.startswith(prefix)), default=-1)
     return selected > ignored if select else ignored < 0

@@ -36,10 +36,7 @@ WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 
 
 def usable_dtype(profile: Profile, dtype: str) -> str:
-    """Returns advice such as "float32 safe", "decode in float64" or "unusable in float32".
-
-    It depends on eps times the worst condition number.
-    """
+    """Returns advice such as "decode in float64", by eps times the worst condition number."""
     lost = profile.eps * profile.condition_number[-1].max().item()
     if math.isnan(lost) or lost > TRUSTED:
         return f"unusable in {dtype}"
@@ -59,10 +56,7 @@ def over_depth(m: Measurements) -> Columns:
 
 
 def growth_of(profile: Profile, name_row: Callable[[int], str] = str) -> tuple[Evidence, str]:
-    """Returns where the condition number grows over depth, as evidence and as a sentence.
-
-    The point is the worst of those with a finite condition number.
-    """
+    """Returns where the condition number of the worst row grows, as evidence and as a sentence."""
     numbers = profile.condition_number
     point = int(numbers[-1].nan_to_num(0.0, posinf=0.0).argmax())
     logs = numbers[:, point].log()

@@ -193,10 +193,7 @@ def _spreads(rows: Tensor) -> Tensor:
 
 
 def _fits(z: Tensor, samples: Tensor) -> bool:
-    """Returns whether latents have roughly the means and standard deviations of samples.
-
-    It is False for few rows.
-    """
+    """Returns whether many latents have about the means and standard deviations of samples."""
     if len(z) < SPREAD_ROWS:
         return False
     spread = samples.std(0)
@@ -225,10 +222,7 @@ class LatentFit(NamedTuple):
 
 @measurement("encoded rows")
 def latent_fit(m: Measurements) -> LatentFit | None:
-    """Compares encoded rows with the base: log_prob, coordinates, projections, correlations.
-
-    Returns None for fewer than 200 encoded rows.
-    """
+    """Compares encoded rows, 200 at least, with the base; None for fewer."""
     rows = encoded(m)
     if rows is None or len(rows.z) < LEAST_ROWS or not torch.isfinite(rows.z).all():
         return None

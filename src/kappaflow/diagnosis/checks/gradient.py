@@ -51,11 +51,7 @@ class Gradient(NamedTuple):
 
 @measurement("gradients")
 def gradient(m: Measurements) -> Gradient | None:
-    """Differentiates log_prob at a few points.
-
-    Returns None if the flow has no trainable parameters or no copy in float64, or if the
-    differences do not converge.
-    """
+    """Differentiates log_prob at a few points; None if that is impossible or not accurate."""
     directions = m.effort.points // 16
     x, context = m.first(m.effort.points // 4)
     same, float64_copy = m.copy(), m.copy(torch.float64)
@@ -307,10 +303,7 @@ def _product(gradients: Sequence[Tensor | None], along: Direction) -> tuple[floa
 
 
 def _with_graph(flow: Flow, call: Callable[[], Tensor]) -> Tensor:
-    """Returns the result of a call, in training mode if evaluation mode gives no graph.
-
-    Some libraries follow the parameters only in training mode.
-    """
+    """Returns the result of a call, in training mode if evaluation mode gives no graph."""
     value = call()
     if not value.requires_grad:
         flow.train()

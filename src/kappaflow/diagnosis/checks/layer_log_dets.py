@@ -93,10 +93,7 @@ def _measured(
 def _estimate(
     linear: Linearization, x: Tensor, log_det: Tensor, probes: int
 ) -> tuple[Tensor, float]:
-    """Returns an estimate of log|det J| at one point, (1,), and its standard error.
-
-    An estimate far from the given log_det is repeated with more random vectors.
-    """
+    """Returns an estimate of log|det J| at a point, (1,), repeated if doubtful, and its error."""
     values = _log_dets(linear, x, probes, seed=0)
     if abs(values.mean() - log_det) > DOUBTFUL * _standard_error(values):
         values = _log_dets(linear, x, MORE_PROBES, seed=1)

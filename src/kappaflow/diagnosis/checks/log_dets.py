@@ -77,10 +77,7 @@ def log_det_table(m: Measurements) -> Columns:
 
 @table("singular_values")
 def singular_value_table(m: Measurements) -> Columns:
-    """Returns quantiles over the points of the singular values, largest first.
-
-    If there are many singular values, the table has a selection of all sizes.
-    """
+    """Returns quantiles over the points of singular values, largest first; few of many."""
     values = log_dets(m).singular_values
     if values is None:
         return {}

@@ -207,10 +207,7 @@ def _disagreement(
     value: Tensor | None,
     message: str,
 ) -> Iterator[Symptom]:
-    """Yields a symptom if `compute` does not give the log_prob of the layers.
-
-    It is a warning if a float64 copy does not have the difference.
-    """
+    """Yields a symptom if `compute` differs from the layers; a warning if rounding explains it."""
     result = log_probs(m)
     if value is None or log_prob_random(m):
         return

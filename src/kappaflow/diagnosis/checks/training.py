@@ -100,11 +100,7 @@ def learning_rate_stayed(history: History, stopped_because: str) -> Iterator[Sym
 
 
 def last_gain(values: Sequence[float], share: float = LAST) -> tuple[int, float]:
-    """Returns the number of last epochs, and how far they lowered the best of the values before.
-
-    The values, one for each epoch, are better if lower. At least one epoch counts as a last one;
-    the gain is infinite if no epoch is before them.
-    """
+    """Returns the number of last epochs, and by how much they lowered the best value before."""
     last = max(1, round(share * len(values)))
     return last, min(values[:-last], default=math.inf) - min(values)
 
