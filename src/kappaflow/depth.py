@@ -18,13 +18,7 @@ from kappaflow.diagnosis.depth_gains import Passed
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
-from kappaflow.rewrite.layers import (
-    after_standardization,
-    flow_of,
-    is_linear,
-    parts_of,
-    stacked,
-)
+from kappaflow.rewrite.layers import after_standardization, flow_of, is_linear, parts_of, stacked
 from kappaflow.summary import Facts, Summary
 from kappaflow.training import Batch, batch_of, checked_settings, fit_split, log_prob_of
 from kappaflow.training.fit import split_rows

@@ -17,13 +17,7 @@ from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.images import Images
 from kappaflow.partition import Partition
 from kappaflow.rewrite import rewrite_fixed_partition
-from kappaflow.training import (
-    FitResult,
-    checked_settings,
-    fit,
-    fit_split,
-    log_prob_of,
-)
+from kappaflow.training import FitResult, checked_settings, fit, fit_split, log_prob_of
 from kappaflow_studies.data import DataParts
 from kappaflow_studies.engine.study import Case, Row
 

@@ -11,10 +11,7 @@ from kappaflow._checks import one_of, positive_float
 from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import log_det_dtype
 from kappaflow.bijections.coupling import Coupling
-from kappaflow.bijections.coupling_derivatives import (
-    AffineLinearization,
-    AffineTrace,
-)
+from kappaflow.bijections.coupling_derivatives import AffineLinearization, AffineTrace
 from kappaflow.bijections.log_scales import (
     SCALES,
     bounded,

@@ -10,13 +10,7 @@ from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import log_det_dtype
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.bijections.coupling_derivatives import SplineLinearization
-from kappaflow.bijections.spline import (
-    Pieces,
-    SplineTrace,
-    numbers,
-    pulled_back,
-    spline_values,
-)
+from kappaflow.bijections.spline import Pieces, SplineTrace, numbers, pulled_back, spline_values
 from kappaflow.bijections.spline_shape import SplineShape
 from kappaflow.linearization import Linearization
 from kappaflow.partition import AnyPartition

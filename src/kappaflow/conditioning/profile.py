@@ -26,12 +26,7 @@ from kappaflow.conditioning.round_trip import (
     reconstruction_errors,
     states_of,
 )
-from kappaflow.conditioning.spectrum import (
-    MATRIX_FREE_ABOVE,
-    Status,
-    extremes_by_lanczos,
-    largest,
-)
+from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE, Status, extremes_by_lanczos, largest
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.rows import Data

@@ -5,13 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kappaflow.data.domains import (
-    Bounds,
-    Domains,
-    clip_to_domain,
-    domains_of,
-    unwrap_circles,
-)
+from kappaflow.data.domains import Bounds, Domains, clip_to_domain, domains_of, unwrap_circles
 from kappaflow.data.duplicates import Duplicates, Repeats, repeats_of, settle_duplicates
 from kappaflow.data.edges import edges_of
 from kappaflow.data.naming import JITTER, REPAIRS, listed, named_rows

@@ -19,13 +19,7 @@ from kappaflow.data.naming import (
 )
 from kappaflow.data.raw import NO_MISSING, identifiers, quoted, running
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of, resolution
-from kappaflow.data.statistics import (
-    Sentinel,
-    relations,
-    sentinels_of,
-    standardized,
-    tail_of,
-)
+from kappaflow.data.statistics import Sentinel, relations, sentinels_of, standardized, tail_of
 from kappaflow.data.table import Table
 from kappaflow.finding import Finding
 from kappaflow.options import option

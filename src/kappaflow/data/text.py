@@ -18,13 +18,7 @@ import numpy as np
 from kappaflow.data.limits import refuse_wide
 from kappaflow.data.naming import IntArray
 from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect, quoted
-from kappaflow.data.text_numbers import (
-    TextColumn,
-    cleaned,
-    column_marks,
-    kinds_to_read,
-    of_kind,
-)
+from kappaflow.data.text_numbers import TextColumn, cleaned, column_marks, kinds_to_read, of_kind
 from kappaflow.errors import DataError, FileError
 from kappaflow.options import option
 

@@ -272,11 +272,7 @@ def _tables(m: Measurements) -> Tables:
     return {name: table for name, table in tables.items() if len(table) > 1}
 
 
-def _figures(
-    m: Measurements,
-    profile: Profile | None,
-    rows: int | None,
-) -> Evidence:
+def _figures(m: Measurements, profile: Profile | None, rows: int | None) -> Evidence:
     """Returns what was measured, and what was not."""
     dtype = str(m.flow.dtype).removeprefix("torch.")
     return {

@@ -307,11 +307,7 @@ def targets_of(y: Any, names: Sequence[str] | None) -> Table:  # noqa: ANN401
         own = column_names(y)
     else:
         y = check_array(
-            y,
-            ensure_2d=False,
-            dtype="float64",
-            ensure_all_finite=False,
-            input_name="y",
+            y, ensure_2d=False, dtype="float64", ensure_all_finite=False, input_name="y"
         )
         y = y.reshape(len(y), -1)
         own = [f"y{i}" for i in range(y.shape[1])]

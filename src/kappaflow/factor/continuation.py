@@ -227,11 +227,7 @@ def _pivot_condition(pattern: Pattern, blocks: Blocks) -> float:
 
 
 def continue_to(
-    matrix: np.ndarray,
-    couplings: int,
-    *,
-    seed: int = 0,
-    steps: int = 300,
+    matrix: np.ndarray, couplings: int, *, seed: int = 0, steps: int = 300
 ) -> list[np.ndarray]:
     """Returns the blocks of six or more unit couplings, L first, whose product is T, det T = 1."""
     # Follows the path O S^t from the closed form at its rotation O. Descent after each step keeps

@@ -16,14 +16,7 @@ from kappaflow.flows.rows import Data
 from kappaflow.foreign import Wrapped
 from kappaflow.goodness.classifier import Classified, classified, leaves
 from kappaflow.goodness.corner import Corner, corner_of_deviations
-from kappaflow.goodness.deviation import (
-    FAMILY,
-    Bounds,
-    Deviation,
-    Family,
-    Level,
-    worst_level,
-)
+from kappaflow.goodness.deviation import FAMILY, Bounds, Deviation, Family, Level, worst_level
 from kappaflow.goodness.inputs import LEAST_ROWS, Inputs, Rows, opened
 from kappaflow.goodness.marginals import Marginal, marginal_of
 from kappaflow.goodness.overfit import Gap, gap_of
@@ -213,12 +206,7 @@ class Training(NamedTuple):
 
 
 def _training(
-    flow: Flow,
-    inputs: Inputs,
-    train: Rows,
-    both: Pooled,
-    limit: int | None,
-    seed: int,
+    flow: Flow, inputs: Inputs, train: Rows, both: Pooled, limit: int | None, seed: int
 ) -> Training:
     generator = stream(seed, 1)
     (x, context), weights = train, inputs.train_weights

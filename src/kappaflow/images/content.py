@@ -12,15 +12,7 @@ from kappaflow.diagnosis import Comparison, diagnose_flow
 from kappaflow.flows import Flow
 from kappaflow.images import Images, reconstruct
 from kappaflow.images.report import ImageCharts
-from kappaflow.images.samples import (
-    MOST_ROWS,
-    SIDE,
-    Sheet,
-    grid,
-    sample_sheet,
-    shown,
-    values_of,
-)
+from kappaflow.images.samples import MOST_ROWS, SIDE, Sheet, grid, sample_sheet, shown, values_of
 from kappaflow.report.pictures import Picture, Pixels, encoded
 from kappaflow.report.result import AddedPadding, HeldOut, Likelihood
 from kappaflow.runs.content import Content

@@ -29,18 +29,7 @@ from kappaflow.images.decode import (
 )
 from kappaflow.images.images import Images
 
-SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".bmp",
-    ".gif",
-    ".webp",
-    ".tif",
-    ".tiff",
-    ".pgm",
-    ".ppm",
-)
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 _NUMBER = re.compile("([0-9]+)")
 
 

@@ -8,13 +8,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError
-from kappaflow.nets.layers import (
-    ReadingNetwork,
-    context_map,
-    context_shift,
-    image,
-    zeroed,
-)
+from kappaflow.nets.layers import ReadingNetwork, context_map, context_shift, image, zeroed
 from kappaflow.registry import register
 
 EXPANSION = 4  # hidden width of a block, as a multiple of the token width

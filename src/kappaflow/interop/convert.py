@@ -9,12 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection, Chain, Inverse
-from kappaflow.bijections import (
-    AdditiveCoupling,
-    AffineCoupling,
-    ElementwiseAffine,
-    Permutation,
-)
+from kappaflow.bijections import AdditiveCoupling, AffineCoupling, ElementwiseAffine, Permutation
 from kappaflow.errors import ArgumentError, ConversionError
 from kappaflow.flows import Flow, StandardNormal
 from kappaflow.interop.blueprint import (
@@ -44,9 +39,7 @@ CONVERTERS = "'converters' should map classes to functions."
 
 
 def convert(
-    flow: object,
-    *,
-    converters: Mapping[type, Callable[[Any], Bijection]] | None = None,
+    flow: object, *, converters: Mapping[type, Callable[[Any], Bijection]] | None = None
 ) -> Flow:
     """Returns a `Flow` with the same function as a coupling flow of another library.
 

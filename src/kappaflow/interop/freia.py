@@ -130,10 +130,7 @@ def _graph_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...
     nodes = [node for node in flow.node_list if node not in special]
     is_sequence = all(len(node.inputs) == len(node.outputs) == 1 for node in nodes)
     if not is_sequence or len(flow.in_nodes) != 1 or len(latent) != 1:
-        layers.unsupported.append((
-            type(flow).__name__,
-            "it is a graph with branches",
-        ))
+        layers.unsupported.append((type(flow).__name__, "it is a graph with branches"))
         return [], ()
     return [node.module for node in nodes], latent[0]
 

@@ -28,14 +28,7 @@ from kappaflow.interop.blueprint import (
     ScalingPart,
     Unsupported,
 )
-from kappaflow.interop.layers import (
-    Converters,
-    Layers,
-    dense,
-    flattened,
-    full_names,
-    is_exactly,
-)
+from kappaflow.interop.layers import Converters, Layers, dense, flattened, full_names, is_exactly
 from kappaflow.interop.networks import check_outputs, read_network
 from kappaflow.partition import Partition
 

@@ -27,14 +27,7 @@ from kappaflow.interop.blueprint import (
     Unsupported,
 )
 from kappaflow.interop.distributions import log_prob_in_support
-from kappaflow.interop.layers import (
-    Converters,
-    Layers,
-    dense,
-    flattened,
-    full_names,
-    is_exactly,
-)
+from kappaflow.interop.layers import Converters, Layers, dense, flattened, full_names, is_exactly
 from kappaflow.interop.networks import check_outputs, read_network
 from kappaflow.partition import Partition
 

@@ -36,12 +36,7 @@ from kappaflow.report.factorization import factorization_chart
 from kappaflow.report.goodness import corner_chart
 from kappaflow.report.table_charts import latent_charts
 from kappaflow.report.training import learning_curves
-from kappaflow.runs.table_content import (
-    GAIN_ROWS,
-    in_proportion,
-    latent_of,
-    samples_like,
-)
+from kappaflow.runs.table_content import GAIN_ROWS, in_proportion, latent_of, samples_like
 from kappaflow.summary import register_view
 from kappaflow.training import Batch, EnergyResult, FitResult, batch_of
 from kappaflow.training.rows import rows_for

@@ -7,13 +7,7 @@ from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.goodness import Calibration, TwoSample, calibration, two_sample
-from kappaflow.plot.flows import (
-    chosen_columns,
-    drawn,
-    flow_of,
-    side_by_side,
-    trained_on,
-)
+from kappaflow.plot.flows import chosen_columns, drawn, flow_of, side_by_side, trained_on
 from kappaflow.report.calibration import coverage_chart, pit_chart
 from kappaflow.report.table_charts import MOST_MARGINALS, marginals_chart
 from kappaflow.summary import register_view

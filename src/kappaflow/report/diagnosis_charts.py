@@ -17,12 +17,7 @@ from kappaflow.report.charts import (
     single_chart,
 )
 from kappaflow.report.conditioning import singular_values_chart
-from kappaflow.report.numbers import (
-    NOT_FINITE,
-    drawable,
-    significant,
-    what_is_not_drawn,
-)
+from kappaflow.report.numbers import NOT_FINITE, drawable, significant, what_is_not_drawn
 
 Column = Sequence[float | int | str | None]
 Table = dict[str, list[float | int | str | None]]

@@ -8,14 +8,7 @@ from kappaflow.report.conditioning import conditioning_figures, gains_section
 from kappaflow.report.content import Latent, Report, TableCharts, WorstRows
 from kappaflow.report.general import NO_LIKELIHOOD, joint_note, report_page
 from kappaflow.report.goodness import goodness_section
-from kappaflow.report.numbers import (
-    count,
-    fixed,
-    is_finite,
-    plain_text,
-    significant,
-    with_error,
-)
+from kappaflow.report.numbers import count, fixed, is_finite, plain_text, significant, with_error
 from kappaflow.report.page import Block, Charts, Heading, KeyFigure, Page, Section, Text, TextTable
 from kappaflow.report.result import AddedPadding, MixedLikelihood, Result
 from kappaflow.report.table_charts import latent_charts, separation_chart

@@ -15,13 +15,7 @@ from kappaflow.report.charts import (
     single_chart,
 )
 from kappaflow.report.content import About
-from kappaflow.report.numbers import (
-    count,
-    drawable,
-    format_date,
-    plain_text,
-    significant,
-)
+from kappaflow.report.numbers import count, drawable, format_date, plain_text, significant
 from kappaflow.report.page import (
     Block,
     Charts,

@@ -27,12 +27,7 @@ from kappaflow.report.content import About
 from kappaflow.report.files import AnyReport, read_report
 from kappaflow.report.result import Conditioning
 from kappaflow.rewrite import Certificate, rewrite_fixed_partition
-from kappaflow.runs.evaluate import (
-    Evaluation,
-    diagnosis_fields,
-    evaluate,
-    write_figures,
-)
+from kappaflow.runs.evaluate import Evaluation, diagnosis_fields, evaluate, write_figures
 from kappaflow.runs.kinds import COMPARED, RunData, RunKind, points_of
 from kappaflow.runs.stored import EVALUATED, RESULT, read_run, reload_data, run_kind
 from kappaflow.runs.table_content import POINTS

@@ -49,14 +49,7 @@ from kappaflow.runs.recipes import (
     options_of,
     with_bounds,
 )
-from kappaflow.training import (
-    Callback,
-    FitResult,
-    Settings,
-    checked_settings,
-    fit_split,
-    loop,
-)
+from kappaflow.training import Callback, FitResult, Settings, checked_settings, fit_split, loop
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.fit import OPTIONS, split_rows, warn_of

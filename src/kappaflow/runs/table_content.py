@@ -31,13 +31,7 @@ from kappaflow.goodness import Goodness
 from kappaflow.goodness.given import GivenDensity, given_densities
 from kappaflow.goodness.goodness import Match, matcher
 from kappaflow.goodness.inputs import Inputs
-from kappaflow.report.content import (
-    Latent,
-    ScoreDensities,
-    TableCharts,
-    WorstRow,
-    WorstRows,
-)
+from kappaflow.report.content import Latent, ScoreDensities, TableCharts, WorstRow, WorstRows
 from kappaflow.report.result import TABLE, AddedPadding, HeldOut, Likelihood, Separation, Weighted
 from kappaflow.runs.content import Content
 from kappaflow.training import (

@@ -12,11 +12,7 @@ import torch
 
 from kappaflow.data import Dataset, MappedTable, Table, TableOnDisk, split
 from kappaflow.data.domains import clip_to_domain, domains_of
-from kappaflow.data.duplicates import (
-    drop_duplicate_rows,
-    repeated_rows,
-    weigh_duplicate_rows,
-)
+from kappaflow.data.duplicates import drop_duplicate_rows, repeated_rows, weigh_duplicate_rows
 from kappaflow.data.edges import edges_of
 from kappaflow.data.load import read_table
 from kappaflow.data.naming import listed, require_finite

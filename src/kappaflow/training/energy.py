@@ -115,11 +115,7 @@ def latents(flow: Flow, n: int, seed: int | None = None) -> Tensor:
 
 
 def reverse_kl_loss(
-    flow: Flow,
-    log_density: LogDensity,
-    z: Tensor,
-    *,
-    inverse_temperature: float = 1.0,
+    flow: Flow, log_density: LogDensity, z: Tensor, *, inverse_temperature: float = 1.0
 ) -> Loss:
     """Returns the mean of log q(x) - beta log p(x) at samples x = x(z) of the flow q, in nats."""
     # The total derivative of log q(x(z)) is that through x, plus the score, whose mean is zero.

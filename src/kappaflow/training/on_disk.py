@@ -8,13 +8,7 @@ from pathlib import Path
 import torch
 
 from kappaflow.data import Table
-from kappaflow.data.on_disk import (
-    SplitRequest,
-    SplitTable,
-    clear_rows,
-    read_split,
-    split_on_disk,
-)
+from kappaflow.data.on_disk import SplitRequest, SplitTable, clear_rows, read_split, split_on_disk
 from kappaflow.data.prepare import DONE, prepare_table
 from kappaflow.errors import DataError
 from kappaflow.files import CONFIG

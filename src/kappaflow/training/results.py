@@ -77,10 +77,7 @@ class FitResult(PlottedSummary):
         held_out = None if self.validation is None else len(self.validation)
         of_images = len(self.flow.event_shape) > 1
         course = training_findings(
-            self.history,
-            self.stopped_because,
-            held_out=held_out,
-            of_images=of_images,
+            self.history, self.stopped_because, held_out=held_out, of_images=of_images
         )
         rows = self.train.sample if isinstance(self.train, MappedTable) else self.train
         of_data = data_findings(rows, flow=self.flow) if isinstance(rows, Table) else ()
