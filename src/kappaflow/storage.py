@@ -111,10 +111,7 @@ def is_unfinished(path: Path) -> bool:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes temporary files of interrupted writes from a folder and its subfolders.
-
-    No other process may be writing there.
-    """
+    """Removes temporary files of interrupted writes; no other process may be writing there."""
     for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
         if path.is_file():
             with suppress(OSError):

@@ -85,11 +85,7 @@ class _End:
 
 
 def edges_of(table: Table, bounded: Collection[str] = ()) -> dict[str, Interval]:
-    """Returns the bounds that columns show, without those that have bounds already.
-
-    These are columns that end at a hard edge or cover a circle, and positive ones that pile up
-    near 0. Whole numbers and point masses are no edges.
-    """
+    """Returns the bounds that columns without domains show: hard edges, circles, positive ones."""
     result = {}
     for name, column in table.by_column.items():
         if name not in bounded and name not in table.integer_columns:

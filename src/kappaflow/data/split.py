@@ -66,11 +66,7 @@ def split_generator(seed: int) -> np.random.Generator:
 
 
 def group_cuts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
-    """Returns the cuts of a sequence of groups at which parts have about the requested sizes.
-
-    `counts` are the rows of each group. The result is the first group after each part but the
-    last: the nearest cut, with a group in each part.
-    """
+    """Returns the first group of each part but the first, by the rows of each group."""
     rows = np.concatenate([[0], np.cumsum(counts)])
     expected = np.cumsum(sizes)[:-1]
     ends = np.searchsorted(rows, expected)

@@ -27,10 +27,7 @@ class Explanation:
 def explain(
     m: Measurements, start: Tensor, context: Tensor | None, *, from_latent: bool = False
 ) -> Explanation:
-    """Returns why log_prob at a row, or a sample from a latent, is not finite.
-
-    `start` is one row in standardized units, (1, *event), or one latent.
-    """
+    """Returns why log_prob at a standardized row, or a sample from a latent, is not finite."""
     flow, state = m.flow, start
     name = edge = None
     layers = layers_of(flow.core, context)

@@ -181,10 +181,7 @@ class BaseFlowEstimator(BaseEstimator):
         return rows, self._input_columns
 
     def _prepared(self, table: Table, *, merges: bool = False) -> Table:
-        """Returns rows to which a density can be fitted, and warns about problems.
-
-        `merges` makes equal rows one row with the sum of their weights.
-        """
+        """Returns rows with a density, after warnings; `merges` makes equal rows one."""
         repeated: tuple[str, ...] = ()
         if merges:
             repeated, table = describe_merged(table), merged(table)

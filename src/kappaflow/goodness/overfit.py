@@ -122,10 +122,7 @@ def _mean(values: FloatArray, weights: FloatArray | None) -> tuple[float, float,
 
 
 def _copula(rows: FloatArray, modeled: int) -> Callable[[FloatArray], FloatArray]:
-    """Returns an estimated log-density of the modeled columns, given the others.
-
-    Each column has a histogram of equal counts, and all together a Gaussian copula.
-    """
+    """Returns an estimated log-density of the modeled columns, given the others, by a copula."""
     count, spread = len(rows), np.ptp(rows, axis=0)
     at = np.linspace(0, count - 1, max(4, int(np.sqrt(count))) + 1).round().astype(int)
     knots, levels = np.sort(rows, axis=0)[at], (at + 0.5) / count

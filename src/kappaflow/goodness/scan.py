@@ -247,10 +247,7 @@ def _cell_weights(
     holes: NDArray[np.bool_],
     weights: FloatArray | None,
 ) -> FloatArray:
-    """Returns the weight of a row in each cell: the mean of each row's, by its weight.
-
-    It is not below that of all rows. Rows that are missing in a hole may have been heavy ones.
-    """
+    """Returns the mean weight of rows in each cell, or of all: holes may miss heavy rows."""
     weight = np.maximum(squares / np.maximum(mass, TINY), least)
     if weights is None:
         return weight

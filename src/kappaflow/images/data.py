@@ -162,11 +162,7 @@ def _unseen(images: Images) -> list[str]:
 
 
 def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int) -> Flow:
-    """Returns a new flow for images, initialized from the seed alone.
-
-    The model is "glow", "real_nvp_image" or "jet", with arguments whose defaults depend on the
-    size of the images. With `by_class` the flow reads the class as a context.
-    """
+    """Returns a new flow for images, from the seed alone; with `by_class` it reads the class."""
     make = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
     arguments = with_image_defaults(model, images)
     context = len(images.classes) if by_class else 0

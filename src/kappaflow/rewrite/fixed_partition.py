@@ -185,10 +185,7 @@ def _factored(
 
 
 def _nearest(items: Sequence[Item], partition: Partition) -> Partition | None:
-    """Returns the partition of the nearest coupling if it can merge with a factor; else None.
-
-    It can merge if it uses the partition and only elementwise maps are between them.
-    """
+    """Returns the partition of the nearest coupling if a factor can merge with it; else None."""
     for item in items:
         if (own := partition_of(item)) is not None:
             return own if own in (partition, partition.swapped()) else None

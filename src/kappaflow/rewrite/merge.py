@@ -59,10 +59,7 @@ def merged(parts: Sequence[Bijection]) -> list[Bijection]:
 
 
 def pair(first: Bijection, second: Bijection) -> Bijection | None:
-    """Returns two neighboring layers as one layer; None if they cannot be merged.
-
-    The merged layer is frozen if both layers were.
-    """
+    """Returns two neighbors as one layer, frozen if both are; None if they cannot be merged."""
     frozen = is_frozen((first, second))
     if _is_elementwise(first) and _is_elementwise(second):
         (scale, shift), (by, more) = _numbers(first), _numbers(second)

@@ -63,10 +63,7 @@ def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partiti
 
 @register("ReorderedNetwork")
 class ReorderedNetwork(nn.Module):
-    """Wraps a conditioner to reorder its inputs and outputs.
-
-    `inputs` and `outputs` hold the new position of each input and output of the network.
-    """
+    """Wraps a conditioner to move its inputs and outputs to new positions."""
 
     def __init__(self, network: nn.Module, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         super().__init__()

@@ -116,10 +116,7 @@ class StoredRun:
 
 
 def write_derived_run(flow: Flow, run: StoredRun, target: Path, how: str) -> None:
-    """Writes a run folder `target` for a flow, in evaluation mode, made from that of another run.
-
-    `how` says how the flow was made, for its report.
-    """
+    """Writes a run folder for a flow made from another run; `how` tells its report how."""
     stored_run = read_config(run.folder / CONFIG).run
     described = describe_run(flow, stored_run)
     write_weights(target / WEIGHTS, flow.state_dict(), described)

@@ -155,10 +155,7 @@ def candidates(
 
 
 def chosen_before(folder: Path) -> ModelChoice | None:
-    """Returns the choice of the search of an interrupted run.
-
-    A run that was killed before its first checkpoint trains the same model from its first step.
-    """
+    """Returns the choice of an interrupted run, also if it was killed before a checkpoint."""
     if not (folder / CONFIG).exists():
         return None
     stored = (read_config(folder / CONFIG).run or {}).get("model_search")

@@ -203,10 +203,7 @@ class Racer:
         self.gains = self._gain(4, 2), self._gain(2, 1)
 
     def _gain(self, before: int, after: int) -> float:
-        """Returns by how many nats the NLL fell from one share of the epochs so far to another.
-
-        The shares are divided by `before` and `after`.
-        """
+        """Returns by how many nats the NLL fell from one share of the epochs to another."""
         values = [figures[self.training.objective.value] for figures in self.training.history]
         first, last = (
             min((v for v in values[: len(values) // part] if v is not None), default=math.inf)

@@ -58,10 +58,7 @@ def write_stills(chart: Chart, folder: Path, kinds: Sequence[str] = ("svg", "png
 
 
 def axes_of(chart: Chart, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib is optional
-    """Returns the `matplotlib.axes.Axes` of a chart with one panel, or an array of axes.
-
-    The axes belong to a new figure of pyplot. A chart with one panel can be drawn on `ax` instead.
-    """
+    """Returns the axes of a chart, of a new figure; a single panel can be drawn on `ax`."""
     try:
         import matplotlib.pyplot as plt
         from matplotlib import rc_context
