@@ -277,10 +277,10 @@ class _RefusingSoftmax(TorchFunctionMode):
     Its derivative in forward mode works in place, so that autograd cannot differentiate it.
     """
 
-    def __torch_function__(  # noqa: D105
+    def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401, ARG002
+        types: Any,  # noqa: ANN401
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401

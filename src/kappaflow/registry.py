@@ -171,7 +171,7 @@ def _record_class(name: str, cls: type) -> type:
     signature = inspect.signature(initialize)
 
     @functools.wraps(initialize)
-    def __init__(self: object, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
+    def __init__(self: object, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         if type(self) is not cls:
             initialize(self, *args, **kwargs)
             return

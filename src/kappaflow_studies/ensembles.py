@@ -56,7 +56,7 @@ def toeplitz(n: int, generator: Generator) -> np.ndarray:
     return matrix if np.linalg.slogdet(matrix)[0] > 0 else toeplitz(n, generator)
 
 
-def sharp(n: int, generator: Generator) -> np.ndarray:  # noqa: ARG001 - there is one of each size
+def sharp(n: int, generator: Generator) -> np.ndarray:
     """Returns diag(I, C) with a cycle C of three, which no five couplings represent; n >= 6."""
     order = np.arange(n)
     order[-3:] = np.roll(order[-3:], 1)

@@ -123,7 +123,7 @@ class SegmentNode(torch.autograd.Function):
     """Steps as one node, which stores inputs of pieces, or its input, output and fingerprints."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,  # noqa: ANN401
         segment: Segment,
         inverts: bool,
@@ -159,7 +159,7 @@ class SegmentNode(torch.autograd.Function):
         return z, log_det, stopped
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, *saved = ctx.saved_tensors
         states, tensors = saved[: ctx.kept], saved[ctx.kept :]
         cotangents = (cotangents[0], cotangents[1])  # the third output is no tensor

@@ -45,7 +45,7 @@ LINE_MAPS = {
 def _rescaled_circle(half_length: float) -> LineMap:
     """Returns the map of a circle to the one from -half_length to half_length."""
 
-    def decode(z: Tensor, low: Tensor, high: Tensor, curve: Curve) -> Tensor:  # noqa: ARG001
+    def decode(z: Tensor, low: Tensor, high: Tensor, curve: Curve) -> Tensor:
         half = (high - low) / 2
         x = (low + high) / 2 + wrapped(z * (half / half_length), half)
         return torch.where(x >= high, low, x)  # the ends are the same point

@@ -139,7 +139,7 @@ class StepNode(torch.autograd.Function):
     """`step` as one autograd node, which stores the hidden layers or recomputes them."""
 
     @staticmethod
-    def forward(  # noqa: D102, PLR0913, PLR0917
+    def forward(
         ctx: Any,  # noqa: ANN401
         again: bool,
         bound: float,
@@ -166,7 +166,7 @@ class StepNode(torch.autograd.Function):
         return z, scales.log_scale.flatten(1).sum(1).add_(log_det * _places(x))
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, matrix, shift, log_det, by_context, answer, *rest = ctx.saved_tensors
         weights, hidden = tuple(rest[:6]), rest[6:]
         if torch.is_grad_enabled():

@@ -217,7 +217,7 @@ class SplineNode(torch.autograd.Function):
     """`splined` or `unsplined` as one autograd node that returns the value and the log_det."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,  # noqa: ANN401
         points: Tensor,
         raw: Tensor,
@@ -230,7 +230,7 @@ class SplineNode(torch.autograd.Function):
         return (pieces.x, -pieces.log_det) if is_output else (pieces.y, pieces.log_det)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         points, raw = ctx.saved_tensors
         if torch.is_grad_enabled():
             function = partial(plain_values, shape=ctx.shape, is_output=ctx.is_output)

@@ -115,7 +115,7 @@ class Kind(ABC):
         """Returns the built-in sets: name, description, package and citation of each."""
         return ()
 
-    def fits(self, flow: Model) -> bool:  # noqa: ARG002
+    def fits(self, flow: Model) -> bool:
         """Returns whether only data of this kind can be given to a flow."""
         return False
 

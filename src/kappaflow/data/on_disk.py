@@ -82,7 +82,7 @@ class MappedTable:
 
         return MappedBatches(self, flow)
 
-    def check(self, flow: Model, *, held_out: bool = False) -> None:  # noqa: ARG002
+    def check(self, flow: Model, *, held_out: bool = False) -> None:
         """Raises DataError for values that a flow cannot represent."""
         from kappaflow.data.batches import check_domains, check_dtype
 

@@ -91,10 +91,10 @@ class _Watching(TorchFunctionMode):
         }
         self.used = False
 
-    def __torch_function__(  # noqa: D105
+    def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401, ARG002
+        types: Any,  # noqa: ANN401
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
@@ -111,7 +111,7 @@ class _Detached(TorchFunctionMode):
     torch refuses to copy such a tensor, and transforms of Pyro keep their last results.
     """
 
-    def __torch_function__(  # noqa: D105
+    def __torch_function__(
         self,
         func: Callable[..., Any],
         types: Any,  # noqa: ANN401

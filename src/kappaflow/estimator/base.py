@@ -126,7 +126,7 @@ class BaseFlowEstimator(BaseEstimator):
             self.flow_to_examine, noisy(table, self._grids, domains_in(self.flow_, table))
         )
 
-    def _read(self, X: ArrayLike, weights: object = None, *, at_least: int = 2) -> Table:  # noqa: N803
+    def _read(self, X: ArrayLike, weights: object = None, *, at_least: int = 2) -> Table:
         """Returns the rows of `fit`, read as `kappaflow.fit_auto` reads them."""
         one_of("repair", self.repair, (None, *REPAIRS))
         one_of("duplicates", self.duplicates, (None, *DUPLICATES))
@@ -144,7 +144,7 @@ class BaseFlowEstimator(BaseEstimator):
 
     def _table(
         self,
-        X: ArrayLike,  # noqa: N803
+        X: ArrayLike,
         reading: Reading,
         weights: object = None,
         *,
@@ -156,11 +156,7 @@ class BaseFlowEstimator(BaseEstimator):
         return read_table(rows, reading, weights, names=names)
 
     def _validated(
-        self,
-        X: ArrayLike,  # noqa: N803
-        *,
-        at_least: int = 1,
-        reset: bool = False,
+        self, X: ArrayLike, *, at_least: int = 1, reset: bool = False
     ) -> tuple[Any, list[str] | None]:
         """Returns rows and their columns' names, None where the rows have some of the columns."""
         if is_into_dataframe(X) and not reset and (self.columns or self.exclude):

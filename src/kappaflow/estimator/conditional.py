@@ -73,12 +73,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
 
     _default_model: ClassVar[str] = "spline"
 
-    def fit(
-        self,
-        X: ArrayLike,  # noqa: N803
-        y: ArrayLike,
-        sample_weight: ArrayLike | None = None,
-    ) -> Self:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Trains the flow.
 
         Args:
@@ -103,7 +98,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         self.calibration_scores_ = self._scores(validation) if can_calibrate else None
         return self
 
-    def calibrate(self, X: ArrayLike, y: ArrayLike) -> Self:  # noqa: N803
+    def calibrate(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Calibrates `predict_interval` on rows that `fit` has not seen.
 
         Args:
@@ -125,7 +120,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         batch = batch_of(table, self.flow_)
         return conformal(self.flow_, batch.x, batch.context).scores.numpy()
 
-    def log_prob(self, X: ArrayLike, y: ArrayLike) -> Floats:  # noqa: N803
+    def log_prob(self, X: ArrayLike, y: ArrayLike) -> Floats:
         """Returns log p(y | X) of each row in nats, in the units of the targets.
 
         Args:
@@ -137,7 +132,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         """
         return self._log_prob(self._joined(X, y, self._to_score(X)))
 
-    def score(self, X: ArrayLike, y: ArrayLike) -> float:  # noqa: N803
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
         """Returns the mean of log p(y | X) over rows in nats.
 
         Args:
@@ -150,9 +145,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         return float(self.log_prob(X, y).mean())
 
     def diagnose(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        X: ArrayLike,  # noqa: N803
-        y: ArrayLike,
+        self, X: ArrayLike, y: ArrayLike
     ) -> Diagnosis:
         """Diagnoses the flow at these rows with `kappaflow.doctor`.
 
@@ -165,12 +158,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         """
         return self._diagnosis(self._joined(X, y, self._to_score(X)))
 
-    def sample(
-        self,
-        X: ArrayLike,  # noqa: N803
-        n_samples: int = 1,
-        random_state: RandomState = None,
-    ) -> Floats:
+    def sample(self, X: ArrayLike, n_samples: int = 1, random_state: RandomState = None) -> Floats:
         """Returns samples of the targets for each row of features.
 
         Args:
@@ -187,7 +175,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         samples = self._rounded(self.flow_.sample(n, context, generator=generator).numpy())
         return samples[..., 0] if self._one_target else samples
 
-    def quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Floats:  # noqa: N803
+    def quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Floats:
         """Returns quantiles of the target for each row of features.
 
         Exact for one target. For several, the quantiles of each target in 1,000 samples.
@@ -218,7 +206,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         rounded = self._rounded(values[..., None])
         return rounded[..., 0] if self._one_target else rounded
 
-    def predict(self, X: ArrayLike, quantiles: Sequence[float] | None = None) -> Floats:  # noqa: N803
+    def predict(self, X: ArrayLike, quantiles: Sequence[float] | None = None) -> Floats:
         """Returns the mean of the targets for each row of features, or quantiles.
 
         The mean of 200 quantiles for one target, of 1,000 samples for several.
@@ -238,7 +226,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
             return self.sample(X, SAMPLES, random_state=0).mean(0)
         return self.quantile(X, ((np.arange(LEVELS) + 0.5) / LEVELS).tolist()).mean(0)
 
-    def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Floats:  # noqa: N803
+    def predict_interval(self, X: ArrayLike, coverage: float = 0.9) -> Floats:
         """Returns an interval that contains the target with a probability, for each row.
 
         The intervals are those of `kappaflow.conformal`. After `fit` they are calibrated on the
@@ -267,18 +255,18 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         ends = calibrated.interval(coverage, features).numpy()
         return self._rounded(ends[..., None])[..., 0]
 
-    def _table(self, X: ArrayLike, reading: Reading, *args: object, **options: Any) -> Table:  # noqa: ANN401, N803
+    def _table(self, X: ArrayLike, reading: Reading, *args: object, **options: Any) -> Table:  # noqa: ANN401
         """Returns features as a table, with columns of true and false, and of labels of text."""
         return super()._table(X, replace(reading, every=True, labels=True), *args, **options)
 
-    def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
+    def _to_score(self, X: ArrayLike) -> Table:
         """Returns finite features, if the estimator is fitted."""
         check_is_fitted(self)
         table = self._table(X, Reading.of(columns=self._context_columns, missing=self.missing))
         require_finite(table, table.source)
         return table
 
-    def _joined(self, X: ArrayLike, y: ArrayLike, features: Table) -> Table:  # noqa: N803
+    def _joined(self, X: ArrayLike, y: ArrayLike, features: Table) -> Table:
         """Returns the targets as a table, with the features as its context."""
         if y is None:
             raise ArgumentError("'y' should hold the targets, got None.")

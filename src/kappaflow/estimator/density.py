@@ -42,12 +42,7 @@ class FlowDensity(DensityMixin, RowEstimator):
         ((3,), (4, 2))
     """
 
-    def fit(
-        self,
-        X: ArrayLike,  # noqa: N803
-        y: object = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> Self:
+    def fit(self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None) -> Self:
         """Trains the flow.
 
         Args:
@@ -70,9 +65,7 @@ class FlowDensity(DensityMixin, RowEstimator):
         return self
 
     def score(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self,
-        X: ArrayLike,
-        y: object = None,  # noqa: N803
+        self, X: ArrayLike, y: object = None
     ) -> float:
         """Returns the mean of log p over rows in nats.
 

@@ -58,7 +58,7 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "offset_")
 
-    def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: N803
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Trains the flow and calibrates the p-values.
 
         Args:
@@ -91,7 +91,7 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
         self.offset_ = float(scores[lowest - 1]) if lowest else -math.inf
         return self
 
-    def _scores_after_fit(self, X: ArrayLike) -> Floats:  # noqa: N803
+    def _scores_after_fit(self, X: ArrayLike) -> Floats:
         """Returns log p of the calibration rows, after training on the others."""
         kept = (self.calibration_fraction,)
         if self.kinds is not None:
@@ -103,7 +103,7 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
             calibration = self._noisy(table.select(np.isin(table.rows, calibration.rows)))
         return log_prob_of(self.flow_, batch_of(calibration, self.flow_)).numpy()
 
-    def p_values(self, X: ArrayLike) -> Floats:  # noqa: N803
+    def p_values(self, X: ArrayLike) -> Floats:
         """Returns the probability that a row like those of `fit` has at most this density.
 
         Args:
@@ -116,7 +116,7 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
         below = np.searchsorted(self.calibration_scores_, scores, side="right")
         return (1 + below) / (1 + len(self.calibration_scores_))
 
-    def decision_function(self, X: ArrayLike) -> Floats:  # noqa: N803
+    def decision_function(self, X: ArrayLike) -> Floats:
         """Returns log p minus `offset_`; negative for outliers.
 
         Args:
@@ -127,7 +127,7 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
         """
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X: ArrayLike) -> NDArray[np.int64]:  # noqa: N803
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:
         """Returns -1 for outliers, rows with a p-value of at most `level`, and 1 for the others.
 
         Args:

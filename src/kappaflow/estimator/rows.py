@@ -55,7 +55,7 @@ class RowEstimator(BaseFlowEstimator):
     context: str | Sequence[str] = ()
     kinds: Literal["auto"] | Mapping[str, str] | None = None
 
-    def diagnose(self, X: ArrayLike) -> Diagnosis:  # noqa: N803
+    def diagnose(self, X: ArrayLike) -> Diagnosis:
         """Diagnoses the flow at these rows with `kappaflow.doctor`.
 
         Args:
@@ -66,7 +66,7 @@ class RowEstimator(BaseFlowEstimator):
         """
         return self._diagnosis(self._to_score(X))
 
-    def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
+    def score_samples(self, X: ArrayLike) -> Floats:
         """Returns log p of each row in nats, in the units of the rows; lower for outliers.
 
         Args:
@@ -79,7 +79,7 @@ class RowEstimator(BaseFlowEstimator):
             return self.table_model_.log_prob(self._mixed_rows(X)).log_prob
         return self._log_prob(self._to_score(X))
 
-    def _to_score(self, X: ArrayLike) -> Table:  # noqa: N803
+    def _to_score(self, X: ArrayLike) -> Table:
         """Returns finite rows with the columns of the flow, if the estimator is fitted."""
         check_is_fitted(self)
         if hasattr(self, "table_model_"):
@@ -94,7 +94,7 @@ class RowEstimator(BaseFlowEstimator):
     def _reading(self) -> Reading:
         return replace(super()._reading(), context=as_names(self.context, "context"))
 
-    def _mixed_rows(self, X: ArrayLike, *, reset: bool = False) -> RawTable:  # noqa: N803
+    def _mixed_rows(self, X: ArrayLike, *, reset: bool = False) -> RawTable:
         """Returns the columns of a data frame, of any type."""
         if not is_into_dataframe(X):
             raise ArgumentError(
@@ -105,10 +105,7 @@ class RowEstimator(BaseFlowEstimator):
         return read_source(rows, Reading.of(missing=self.missing))
 
     def _fit_mixed(
-        self,
-        X: ArrayLike,  # noqa: N803
-        weights: ArrayLike | None = None,
-        kept: tuple[float, ...] = (),
+        self, X: ArrayLike, weights: ArrayLike | None = None, kept: tuple[float, ...] = ()
     ) -> tuple[RawTable, ...]:
         """Returns parts of shares `kept`, after training a table model on the other rows."""
         self._forget()

@@ -52,7 +52,7 @@ class Base(nn.Module, ABC):
     context_features: int = 0
     has_rsample: bool = True
 
-    def __new__(cls, *args: object, **kwargs: object) -> Self:  # noqa: ARG004
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         lacking = sorted(cls.__abstractmethods__)
         if lacking:
             raise ArgumentError(
@@ -80,7 +80,7 @@ class Base(nn.Module, ABC):
         generator of `device` is the default.
         """
 
-    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:  # noqa: ARG002
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns P(Z <= z | context) of each coordinate, (B, *event), in float32 or wider.
 
         `kappaflow.cdf` and `kappaflow.quantile` need it; nothing else does.

@@ -192,7 +192,7 @@ def _auc(train: FloatArray, test: FloatArray, column: int, classes: FloatArray) 
     return float(np.mean(values)), np.mean(influences, axis=0)
 
 
-def _r2(train: FloatArray, test: FloatArray, column: int, classes: FloatArray) -> Scored:  # noqa: ARG001
+def _r2(train: FloatArray, test: FloatArray, column: int, classes: FloatArray) -> Scored:
     """Returns the share of the variance of the test rows that a regression predicts."""
     from sklearn.ensemble import HistGradientBoostingRegressor
 

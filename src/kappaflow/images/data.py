@@ -130,7 +130,7 @@ class ImageData(RunData):
             ("given the class", "yes" if self.config.by_class else "no"),
         ]
 
-    def content(self, result: FitResult, budget: float | None) -> Content:  # noqa: ARG002
+    def content(self, result: FitResult, budget: float | None) -> Content:
         """Returns what is measured of a flow on the test images."""
         return image_content(result, self)
 

@@ -95,7 +95,7 @@ class ImageRuns(RunKind):
         held_out: HeldOut,
         history: History,
         stopped_because: str,
-        warnings: Sequence[str] = (),  # noqa: ARG002
+        warnings: Sequence[str] = (),
     ) -> list[Finding]:
         """Returns the findings on likelihood and training."""
         findings = []

@@ -17,7 +17,7 @@ from kappaflow.nets.activations import activation_of
 from kappaflow.partition import Partition
 
 
-class Unsupported(Exception):  # noqa: N818
+class Unsupported(Exception):
     """The reason why a layer cannot be converted; follows the layer's name in the message."""
 
 

@@ -10,7 +10,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts, seeded
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
     """Returns the transforms of a distribution from data to latent."""
     if not hasattr(flow, "transforms"):
         raise ArgumentError(

@@ -37,7 +37,7 @@ CURVES: dict[str, tuple[Callable[[Tensor], Tensor], str, float]] = {
 STEEPNESS = {"ATAN": 0.636, "TANH": 1.0, "SIGMOID": 0.5}
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
     """Returns the modules of a SequenceINN, or a GraphINN as one layer."""
     width = 0 if context is None else context.shape[1]
     if hasattr(flow, "conditions") and hasattr(flow, "shapes"):

@@ -89,11 +89,11 @@ def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Pa
             )
         return (context[:, 0].long(),)
 
-    def encode(value: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:  # noqa: ARG001
+    def encode(value: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:
         z, log_det = flow.inverse_and_log_det(value)
         return torch.cat([part.flatten(1) for part in z], 1), log_det
 
-    def decode(value: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:  # noqa: ARG001
+    def decode(value: Tensor, context: Tensor | None) -> tuple[Tensor, Any]:
         return flow.forward_and_log_det(split(value))
 
     def base_log_prob(z: Tensor, context: Tensor | None) -> Tensor:

@@ -28,7 +28,7 @@ ESTIMATORS = {
 }
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
     """Returns the layers of the flow in an estimator; the context holds one condition per row."""
     estimator, kind = _estimator(flow)
     shape = tuple(estimator.input_shape)
@@ -145,7 +145,7 @@ class FlowEstimator(ConditionalDensityEstimator):
         """The identity, because the flow itself embeds the conditions."""
         return nn.Identity()
 
-    def log_prob(self, input: Tensor, condition: Tensor, **kwargs: object) -> Tensor:  # noqa: A002
+    def log_prob(self, input: Tensor, condition: Tensor, **kwargs: object) -> Tensor:
         """Returns log p(input | condition) in nats, (samples, batch).
 
         Args:
@@ -153,10 +153,10 @@ class FlowEstimator(ConditionalDensityEstimator):
             condition: Conditions (batch, condition shape), or (samples, batch, condition shape).
             **kwargs: Ignored.
         """
-        input, condition, _ = self._broadcast_and_align(input, condition)  # noqa: A001
+        input, condition, _ = self._broadcast_and_align(input, condition)
         return self.flow.log_prob(input, self._rows(condition))
 
-    def loss(self, input: Tensor, condition: Tensor, **kwargs: object) -> Tensor:  # noqa: A002
+    def loss(self, input: Tensor, condition: Tensor, **kwargs: object) -> Tensor:
         """Returns the loss -log p(input | condition) in nats, (batch,)."""
         return -self.flow.log_prob(input, self._rows(condition))
 

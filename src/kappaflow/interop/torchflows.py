@@ -7,7 +7,7 @@ from torch import Tensor
 from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
     """Returns the layers and the base of a torchflows flow."""
     shape = tuple(flow.bijection.event_shape)
     width = 0 if context is None else context.shape[1]

@@ -40,7 +40,7 @@ SLOPE = 1e-3  # default of the smallest slope of a monotonic affine transform
 
 def parts_of(
     flow: Any,  # noqa: ANN401
-    x: Tensor | None,  # noqa: ARG001
+    x: Tensor | None,
     context: Tensor | None,
     read_context: ContextReader = unchanged_context,
 ) -> Parts:

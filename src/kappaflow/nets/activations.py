@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from kappaflow._checks import finite_float, one_of
 from kappaflow.errors import ArgumentError

@@ -65,7 +65,7 @@ class ThreeConvolutions(torch.autograd.Function):
     """`three_convolutions` as one node, which stores the hidden layers or recomputes them."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,  # noqa: ANN401
         again: bool,
         x: Tensor,
@@ -77,7 +77,7 @@ class ThreeConvolutions(torch.autograd.Function):
         return last_convolution(hidden, weights)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         x, shift, *rest = ctx.saved_tensors
         weights, hidden = tuple(rest[:6]), rest[6:]
         if torch.is_grad_enabled():

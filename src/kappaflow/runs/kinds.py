@@ -53,12 +53,7 @@ class DataConfig(ABC):
         """Returns the data, split."""
 
     @contextmanager
-    def opened(
-        self,
-        out: Path,  # noqa: ARG002
-        device: str | None,  # noqa: ARG002
-        progress: bool | None,  # noqa: ARG002
-    ) -> Iterator["RunData"]:
+    def opened(self, out: Path, device: str | None, progress: bool | None) -> Iterator["RunData"]:
         """Yields the data for a training in the run folder `out`, locked by this process."""
         yield self.load()
 
@@ -90,11 +85,11 @@ class RunData(ABC):
     def build_flow(self, model: ModelConfig, seed: int) -> Flow:
         """Returns a new flow for the data, initialized from the seed alone."""
 
-    def callbacks(self, folder: Path, settings: Settings) -> Sequence[Callback]:  # noqa: ARG002
+    def callbacks(self, folder: Path, settings: Settings) -> Sequence[Callback]:
         """Returns callbacks that write to the run folder during training."""
         return ()
 
-    def model_notes(self, model: ModelConfig, budget: float | None) -> tuple[str, ...]:  # noqa: ARG002
+    def model_notes(self, model: ModelConfig, budget: float | None) -> tuple[str, ...]:
         """Returns remarks on a model for this data, one sentence each."""
         return ()
 
@@ -102,7 +97,7 @@ class RunData(ABC):
         """Returns the arguments of a model for a report."""
         return all_arguments(model)
 
-    def search(self, search: Any, settings: Settings, **options: Any) -> Any:  # noqa: ANN401, ARG002
+    def search(self, search: Any, settings: Settings, **options: Any) -> Any:  # noqa: ANN401
         """Returns the choice of a model search and the state of its winner."""
         raise ArgumentError("'model' should be a recipe for this data, not a search.")
 
@@ -114,7 +109,7 @@ class RunData(ABC):
         """Returns the facts about the form of one example, such as its columns."""
         return []
 
-    def content(self, result: FitResult, budget: float | None) -> Content:  # noqa: ARG002
+    def content(self, result: FitResult, budget: float | None) -> Content:
         """Returns what is measured of a flow on the test data, for a report.
 
         `budget` is the condition budget of the training, if it had one.
@@ -148,7 +143,7 @@ class RunConfig(BaseModel, Generic[C]):
     source: C | None = None  # None if `kappaflow.fit` wrote the folder
     fingerprints: dict[str, str]  # of the training and the validation data
 
-    def names(self, flow: Flow) -> tuple[Sequence[str], Sequence[str]]:  # noqa: ARG002
+    def names(self, flow: Flow) -> tuple[Sequence[str], Sequence[str]]:
         """Returns the names of the features and of the context; () if there are none."""
         return (), ()
 
@@ -224,7 +219,7 @@ class RunKind(ABC):
         """Returns the model of a command."""
         return ModelConfig(recipe, arguments)
 
-    def note(self, folder: Path) -> str:  # noqa: ARG002
+    def note(self, folder: Path) -> str:
         """Returns a line on more files of a run, or nothing."""
         return ""
 
@@ -238,7 +233,7 @@ class RunKind(ABC):
         """Returns the findings on likelihood, training and data of a run."""
         return run_findings(held_out, history, stopped_because, warnings)
 
-    def data_findings(self, flow: Flow, data: Any) -> Iterable[Finding]:  # noqa: ANN401, ARG002
+    def data_findings(self, flow: Flow, data: Any) -> Iterable[Finding]:  # noqa: ANN401
         """Returns the findings on data as such, with what is known of it from the flow."""
         return ()
 
@@ -253,7 +248,7 @@ class RunKind(ABC):
         examine: Examine,
         *,
         thorough: bool,
-        train: Any = None,  # noqa: ANN401, ARG002
+        train: Any = None,  # noqa: ANN401
     ) -> Diagnosis:
         """Returns the diagnosis at the first examples of some data.
 
@@ -267,7 +262,7 @@ class RunKind(ABC):
         """Returns the examples at which two flows are compared."""
         return data.batches(flow).at(slice(0, COMPARED))
 
-    def sample_batch(self, flow: Flow, count: int) -> Batch | None:  # noqa: ARG002
+    def sample_batch(self, flow: Flow, count: int) -> Batch | None:
         """Returns samples to measure a flow at where data is missing; None for a default."""
         return None
 
@@ -279,7 +274,7 @@ class RunKind(ABC):
         run: OpenRun,
         source: str,
         *,
-        scratch: Path | None = None,  # noqa: ARG002
+        scratch: Path | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Chunked:
         """Returns the scores of other data; `score_run` describes the options."""
@@ -288,7 +283,7 @@ class RunKind(ABC):
         scores = log_prob_of(run.flow, data.batches(run.flow)).numpy()
         return OneChunk(run.columns({self.example: self.identifiers(data)}, scores))
 
-    def samples(self, run: OpenRun, n: int, **options: Any) -> Chunked:  # noqa: ANN401, ARG002
+    def samples(self, run: OpenRun, n: int, **options: Any) -> Chunked:  # noqa: ANN401
         """Returns samples by column, as `sample_run` does."""
         raise ArgumentError(
             f"'run' should be one on a table, it is one on {self.plural}: call "

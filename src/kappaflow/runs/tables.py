@@ -50,7 +50,7 @@ class TableRunConfig(RunConfig[TableConfig]):
     def read_again(self, source: TableConfig) -> TableData:
         return source.load() if source.kinds is None else mixed_data(source)
 
-    def names(self, flow: Flow) -> tuple[list[str], list[str]]:  # noqa: ARG002
+    def names(self, flow: Flow) -> tuple[list[str], list[str]]:
         return self.columns, self.context_columns
 
 
@@ -77,13 +77,7 @@ class TableRuns(RunKind):
         table = finite_table(source, run.columns, run.context_columns, run.reading(**text))
         return noisy(table, run.grids, domains_in(flow, table))
 
-    def split_data(
-        self,
-        flow: Flow,
-        train: Table,
-        validation: Table,
-        test: Table,  # noqa: ARG002
-    ) -> TableData:
+    def split_data(self, flow: Flow, train: Table, validation: Table, test: Table) -> TableData:
         config = TableConfig(test.source)
         return TableData(
             config,
@@ -102,7 +96,7 @@ class TableRuns(RunKind):
         data: Table,
         examine: Examine,
         *,
-        thorough: bool,  # noqa: ARG002
+        thorough: bool,
         train: Table | None = None,
     ) -> Diagnosis:
         """Returns the diagnosis at all rows of a table. Findings show the values of rows."""
@@ -132,13 +126,7 @@ class TableRuns(RunKind):
         return Samples(run, n, **options)
 
     def copy_files(
-        self,
-        config: TableRunConfig,
-        flow: Flow,  # noqa: ARG002
-        old: Path,
-        new: Path,
-        *,
-        finished: bool,  # noqa: ARG002
+        self, config: TableRunConfig, flow: Flow, old: Path, new: Path, *, finished: bool
     ) -> None:
         """Copies how columns become numbers and labels, of a run with kinds of columns."""
         if is_mixed(config):

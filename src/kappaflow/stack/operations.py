@@ -31,7 +31,7 @@ def _atan(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -
     slope.square_().add_(1).reciprocal_()
 
 
-def _exp(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:  # noqa: ARG001
+def _exp(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:
     torch.mul(raw, unit, out=bits)
     slope.fill_(1)
 
@@ -48,7 +48,7 @@ def _logsigmoid(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Ten
     _softplus(slope, bound, -unit, slope, bits)
 
 
-def _softplus(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:  # noqa: ARG001
+def _softplus(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:
     torch.logaddexp(raw, raw.new_zeros(()), out=bits).mul_(unit)
     torch.sigmoid(raw, out=slope)
 

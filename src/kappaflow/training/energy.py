@@ -52,7 +52,7 @@ class Energy:
     def follow(self, progress: Progress) -> None:
         self.progress = progress
 
-    def batches(self, seed: int) -> Iterator[tuple[Tensor, int]]:  # noqa: ARG002
+    def batches(self, seed: int) -> Iterator[tuple[Tensor, int]]:
         rows = self.settings.batch_size
         for _ in range(min(self.steps_per_epoch, self.steps - self.progress.step)):
             yield latents(self.flow, rows), rows
@@ -76,7 +76,7 @@ class Energy:
         return first_nonfinite_layer_of_samples(self.flow, batch)
 
     @torch.no_grad()
-    def measure(self, averages: Averages, share_done: float | None) -> Measured:  # noqa: ARG002
+    def measure(self, averages: Averages, share_done: float | None) -> Measured:
         z = latents(self.flow, self.settings.measured_draws, epoch_seed(self.settings.seed, -1))
         x, log_det = self.flow.bijection.inverse(z)
         log_prob = (self.flow.base.log_prob(z) - log_det).double()
@@ -98,7 +98,7 @@ class Energy:
             return True
         return False
 
-    def why_none(self, history: list[Figures]) -> str:  # noqa: ARG002
+    def why_none(self, history: list[Figures]) -> str:
         progress, settings = self.progress, self.settings
         return (
             f"the free energy at {settings.measured_draws} samples was never finite in "

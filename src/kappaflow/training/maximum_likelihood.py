@@ -189,7 +189,7 @@ class MaximumLikelihood:
         batch = self.train.at(own if len(own) else index[:1])
         return Share(batch, len(own) * ranks / len(index), is_whole)
 
-    def loss(self, batch: Share, done: float) -> Loss:  # noqa: ARG002
+    def loss(self, batch: Share, done: float) -> Loss:
         rows = batch.batch
         with self.engine.autocast():
             log_prob = self.module(rows.x, rows.context, batch.is_whole)

@@ -32,7 +32,7 @@ class AdamW:
     def parameters(self) -> list[Tensor]:
         return self.param_groups[0]["params"]
 
-    def set_rate(self, rate: float, highest: float) -> bool:  # noqa: ARG002
+    def set_rate(self, rate: float, highest: float) -> bool:
         """Returns True, after setting the learning rate; `highest` is that of the settings."""
         self.param_groups[0]["lr"] = rate
         return True

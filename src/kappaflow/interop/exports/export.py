@@ -60,7 +60,7 @@ def export(
     flow: Flow,
     path: str | Path,
     *,
-    format: ExportFormat = "torch",  # noqa: A002
+    format: ExportFormat = "torch",
     functions: Sequence[str] | None = None,
     columns: Sequence[str] = (),
     context_columns: Sequence[str] = (),

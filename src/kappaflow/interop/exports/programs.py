@@ -134,7 +134,7 @@ class _RefuseLen(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: object,  # noqa: ARG002
+        types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401
@@ -218,7 +218,7 @@ def outputs(answer: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def _scalar_tensor(
     s: float, dtype: int = 1, layout: str = "", device: str = "", pin_memory: bool = False
-) -> Any:  # noqa: ANN401, ARG001
+) -> Any:  # noqa: ANN401
     """Returns a number as a tensor of ONNX; the exporter would round it to float32 first."""
     onnx, onnxscript = map(importlib.import_module, ("onnx", "onnxscript"))
     number = onnx.helper.make_tensor("number", max(dtype, 1), [], [s])

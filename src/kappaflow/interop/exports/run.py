@@ -14,7 +14,7 @@ def export_run(
     out: Path,
     *,
     format: ExportFormat = "torch",
-    functions: Sequence[str] | None = None,  # noqa: A002
+    functions: Sequence[str] | None = None,
 ) -> Exported:
     """Returns the export of a run or of any saved model, with the names of its columns."""
     flow = load(folder)
