@@ -77,12 +77,12 @@ class PrunedFlow(Summary):
 
 def prune(
     flow: Flow,
-    train: Any,  # noqa: ANN401
-    validation: Any = None,  # noqa: ANN401
+    train: Any,
+    validation: Any = None,
     *,
     nats: float = 0.02,
     progress: bool | None = None,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> PrunedFlow:
     """Removes as many layers of a trained flow as possible, at a loss of at most `nats`.
 

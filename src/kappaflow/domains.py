@@ -110,7 +110,7 @@ def intervals(bounds: Sequence[Bound], features: int) -> tuple[Interval | None, 
     return tuple(interval("bounds", bound) for bound in bounds)
 
 
-def _end(part: Any) -> float | None:  # noqa: ANN401
+def _end(part: Any) -> float | None:
     """Returns an end of a domain as a number, and None if there is none; else ValueError."""
     if part is None or (isinstance(part, str) and not part):
         return None

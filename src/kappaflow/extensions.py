@@ -34,7 +34,7 @@ def load_extensions(group: str) -> None:
         point.load()
 
 
-def load_by_name(name: str) -> Any:  # noqa: ANN401
+def load_by_name(name: str) -> Any:
     """Returns an object of a package that hangs on the core, by its name in `NAMES`."""
     module, _, attribute = NAMES[name].partition(":")
     loaded = import_module(module)

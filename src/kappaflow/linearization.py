@@ -280,10 +280,10 @@ class _RefusingSoftmax(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         if func in SOFTMAX:
             raise RuntimeError(f"{func.__name__} has no differentiable forward mode")
         return func(*args, **(kwargs or {}))

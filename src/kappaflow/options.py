@@ -267,7 +267,7 @@ class Limits:
     def __init__(self, **limits: float) -> None:
         self.limits = limits
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         return {**handler(source), **self.limits}
 
 

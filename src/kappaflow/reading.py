@@ -42,7 +42,7 @@ def read_json_lines(path: Path, most: int | None = None) -> list[Any]:
         raise FileError(f"{path} cannot be read ({error}).") from None
 
 
-def parse_json(content: bytes | str) -> Any:  # noqa: ANN401
+def parse_json(content: bytes | str) -> Any:
     """Returns the value of JSON in UTF-8; NaN and Infinity count as numbers."""
     text = content if isinstance(content, str) else content.decode()
     try:
@@ -67,7 +67,7 @@ def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _refuse_deep(value: Any) -> None:  # noqa: ANN401
+def _refuse_deep(value: Any) -> None:
     """Raises ValueError for a value nested so deeply that recursion over it would fail."""
     level = [value]
     for _ in range(DEPTH):
@@ -77,7 +77,7 @@ def _refuse_deep(value: Any) -> None:  # noqa: ANN401
     raise ValueError("it is nested too deeply")
 
 
-def _parts_of(value: Any) -> Iterable[Any]:  # noqa: ANN401
+def _parts_of(value: Any) -> Iterable[Any]:
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()

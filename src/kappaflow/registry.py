@@ -54,11 +54,11 @@ class Allowance(TorchDispatchMode):
 
     def __torch_dispatch__(
         self,
-        func: Any,  # noqa: ANN401
-        types: Any,  # noqa: ANN401
+        func: Any,
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         named = kwargs or {}
         self.spend(_numbers_made(func, args, named))
         return func(*args, **named)
@@ -77,14 +77,14 @@ def allowed(weights: Mapping[str, Tensor]) -> Iterator[None]:
         _ALLOWANCE.reset(token)
 
 
-def _charge(signature: Signature, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+def _charge(signature: Signature, *args: Any, **kwargs: Any) -> None:
     """Counts a constructor call and the sizes in its arguments; does nothing outside `allowed`."""
     allowance = _ALLOWANCE.get()
     if allowance is not None:
         allowance.spend(_size(signature.bind(*args, **kwargs).arguments))
 
 
-def _size(value: Any) -> int:  # noqa: ANN401
+def _size(value: Any) -> int:
     """Returns an integer itself, the sum of a mapping, the maximum of a list, and 1 for others."""
     if isinstance(value, int):
         return abs(value)
@@ -93,7 +93,7 @@ def _size(value: Any) -> int:  # noqa: ANN401
     return len(value) + max(map(_size, value), default=0) if isinstance(value, list | tuple) else 1
 
 
-def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> int:  # noqa: ANN401
+def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> int:
     """Returns the number of entries that an operation allocates; 0 for views and in-place ones."""
     if any(argument.alias_info for argument in func._schema.returns):
         return 0
@@ -171,7 +171,7 @@ def _record_class(name: str, cls: type) -> type:
     signature = inspect.signature(initialize)
 
     @functools.wraps(initialize)
-    def __init__(self: object, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+    def __init__(self: object, *args: Any, **kwargs: Any) -> None:
         if type(self) is not cls:
             initialize(self, *args, **kwargs)
             return
@@ -189,7 +189,7 @@ def _record_function(name: str, function: Callable[..., Any]) -> Callable[..., A
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def recorded_function(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def recorded_function(*args: Any, **kwargs: Any) -> Any:
         _charge(signature, *args, **kwargs)
         result = function(*args, **kwargs)
         _remember(result, name, signature.bind(*args, **kwargs), skip_first=False)
@@ -209,7 +209,7 @@ def _remember(item: object, name: str, bound: inspect.BoundArguments, *, skip_fi
     object.__setattr__(item, _ATTRIBUTE, (name, arguments))
 
 
-def describe(value: Any) -> Any:  # noqa: ANN401
+def describe(value: Any) -> Any:
     """Returns `value` as JSON values: registered objects as {"name": ..., "arguments": {...}}."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -231,7 +231,7 @@ def made_by(item: object) -> tuple[str, dict[str, Any]]:
     return getattr(item, _ATTRIBUTE, (type(item).__name__, {}))
 
 
-def remake(item: object, **changes: Any) -> Any:  # noqa: ANN401
+def remake(item: object, **changes: Any) -> Any:
     """Returns a new object like a registered one, with some arguments changed."""
     name, arguments = made_by(item)
     return _CONSTRUCTORS[name](**arguments | changes)
@@ -254,7 +254,7 @@ def _find(name: str) -> None:
         load_extensions("models")
 
 
-def build(description: Any) -> Any:  # noqa: ANN401
+def build(description: Any) -> Any:
     """Returns a new object, with new initial parameters, from what `describe` returned."""
     if isinstance(description, list):
         return [build(item) for item in description]

@@ -28,7 +28,7 @@ class Part(BaseModel):
     model_config = STORED
 
 
-def to_plain(result: object) -> Any:  # noqa: ANN401
+def to_plain(result: object) -> Any:
     """Returns a result as values for JSON: nan is "NaN", or {"number": "NaN"} in a `Value`."""
     return json.loads(_adapter(type(result)).dump_json((result,)))[0]
 

@@ -96,7 +96,7 @@ def file_stamp(path: Path) -> dict[str, Any]:
     return {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401
+def plain(value: Any) -> Any:
     """Returns a value for JSON: numbers that are not finite become None."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}

@@ -68,7 +68,7 @@ def facts_of(result: Summary) -> Facts:
 class PlottedSummary(Summary):
     """Base class of results that `kappaflow.plot` draws."""
 
-    def plot(self, **options: Any) -> Any:  # noqa: ANN401
+    def plot(self, **options: Any) -> Any:
         """Returns the plot of the result, by the function of `kappaflow.plot` for its type."""
         return view("plot", type(self))(self, **options)
 

@@ -45,7 +45,7 @@ def fitted(
     *,
     epochs: int,
     every: int,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> FitResult:
     """Returns the result of a training in place that never stops early."""
     measured = {"conditioning_every": every, "patience": epochs, "progress": False}

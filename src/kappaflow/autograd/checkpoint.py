@@ -85,7 +85,7 @@ def uses_plain_autograd() -> bool:
     return _bypassed.get() or not torch.is_grad_enabled() or is_transformed()
 
 
-def call_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+def call_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:
     """Returns the result of a function call that `torch.compile` does not trace."""
     if torch.compiler.is_compiling():
         from kappaflow.autograd.uncompiled import call
@@ -95,10 +95,8 @@ def call_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa:
 
 
 def rerun_later(
-    function: Callable[..., Any],
-    *inputs: Any,  # noqa: ANN401
-    module: nn.Module | None = None,
-) -> Any:  # noqa: ANN401
+    function: Callable[..., Any], *inputs: Any, module: nn.Module | None = None
+) -> Any:
     """Returns `function(*inputs)`, storing its inputs only; the backward pass runs it again."""
     if torch.compiler.is_compiling():
         return checkpoint(function, *inputs, use_reentrant=False, context_fn=_save_random_numbers)
@@ -125,7 +123,7 @@ def _save_random_numbers() -> tuple[Any, Any]:
     return create_selective_checkpoint_contexts(_policy)
 
 
-def _policy(_: object, operation: Any, *__: object, **___: object) -> CheckpointPolicy:  # noqa: ANN401
+def _policy(_: object, operation: Any, *__: object, **___: object) -> CheckpointPolicy:
     if torch.Tag.nondeterministic_seeded in operation.tags:
         return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE

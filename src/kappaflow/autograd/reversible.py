@@ -124,7 +124,7 @@ class SegmentNode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,
         segment: Segment,
         inverts: bool,
         record: SegmentRecord,
@@ -159,7 +159,7 @@ class SegmentNode(torch.autograd.Function):
         return z, log_det, stopped
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
         states, tensors = saved[: ctx.kept], saved[ctx.kept :]
         cotangents = (cotangents[0], cotangents[1])  # the third output is no tensor

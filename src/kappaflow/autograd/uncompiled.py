@@ -11,6 +11,6 @@ import torch
 
 
 @torch.compiler.disable
-def call(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
     """Returns the result of a function call that is not compiled."""
     return function(*arguments)

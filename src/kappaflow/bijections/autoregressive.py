@@ -68,7 +68,7 @@ class AutoregressiveSpline(Bijection):
         min_slope: float = 0.02,
         scale_bound: float = 4.0,
         context_features: int = 0,
-        **network: Any,  # noqa: ANN401
+        **network: Any,
     ) -> None:
         super().__init__()
         self.shape = SplineShape(bins, bound, min_bin, min_slope)

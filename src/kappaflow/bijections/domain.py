@@ -139,7 +139,7 @@ class Domain(Bijection):
         kinds = map(_kind, self.domains)
         return torch.tensor([QUANTILE if kind == "interval" else LOGARITHM for kind in kinds])
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 # pyright: ignore
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore
         """Loads states from before curves were fitted with the maps of that time."""
         state_dict.setdefault(f"{prefix}curves", self._unfitted_curves())
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -89,7 +89,7 @@ class Gaussianize(Bijection):
                 buffer[i] = self._filled(torch.from_numpy(array)).to(buffer)
         self.fitted.fill_(True)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # noqa: ANN401 # pyright: ignore
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:  # pyright: ignore
         """Loads curves of older files too, which have fewer bins and were not trained."""
         for name in (f"{prefix}knots", f"{prefix}scores", f"{prefix}slopes"):
             if name in state_dict:

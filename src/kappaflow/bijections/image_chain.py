@@ -57,11 +57,11 @@ class Triangles:
         return x, at_each_place(-self.log_det, z)
 
 
-def _layer(mixing: object) -> Any:  # noqa: ANN401
+def _layer(mixing: object) -> Any:
     return mixing.linear if isinstance(mixing, InvertibleConv1x1) else mixing
 
 
-def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearParts:  # noqa: ANN401
+def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearParts:
     """Returns matrix, shift and log|det| of an optional `ActNorm` followed by a linear map."""
     matrix, shift, log_det = layer.dense(dtype)
     for norm in norms:
@@ -140,7 +140,7 @@ class StepNode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,
         again: bool,
         bound: float,
         x: Tensor,
@@ -166,12 +166,12 @@ class StepNode(torch.autograd.Function):
         return z, scales.log_scale.flatten(1).sum(1).add_(log_det * _places(x))
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix, shift, log_det, by_context, answer, *rest = ctx.saved_tensors
         weights, hidden = tuple(rest[:6]), rest[6:]
         if torch.is_grad_enabled():
 
-            def function(x: Tensor, *tensors: Any) -> Sequence[Tensor]:  # noqa: ANN401
+            def function(x: Tensor, *tensors: Any) -> Sequence[Tensor]:
                 return step(x, tensors[:3], tensors[3], ctx.bound, tensors[4:])
 
             inputs = (x, matrix, shift, log_det, by_context, *weights)

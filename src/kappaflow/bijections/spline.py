@@ -218,11 +218,7 @@ class SplineNode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
-        points: Tensor,
-        raw: Tensor,
-        shape: SplineShape,
-        is_output: bool = False,
+        ctx: Any, points: Tensor, raw: Tensor, shape: SplineShape, is_output: bool = False
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(points, raw)
         ctx.shape, ctx.is_output = shape, is_output
@@ -230,7 +226,7 @@ class SplineNode(torch.autograd.Function):
         return (pieces.x, -pieces.log_det) if is_output else (pieces.y, pieces.log_det)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         points, raw = ctx.saved_tensors
         if torch.is_grad_enabled():
             function = partial(plain_values, shape=ctx.shape, is_output=ctx.is_output)

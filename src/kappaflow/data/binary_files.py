@@ -41,7 +41,7 @@ CLOSED = {  # a database cannot make DuckDB read other files or load code
 }
 
 
-def _imported(module: str, subject: str) -> Any:  # noqa: ANN401
+def _imported(module: str, subject: str) -> Any:
     try:
         return import_module(module)
     except ImportError:
@@ -58,7 +58,7 @@ def _hdf5(path: Path, source: str, subject: str, table: str | None) -> RawTable:
         tables: dict[str, dict[str, Any]] = {}
         frames: dict[str, Any] = {}  # groups that pandas wrote
 
-        def visit(name: str, item: Any) -> None:  # noqa: ANN401
+        def visit(name: str, item: Any) -> None:
             home, _, last = name.rpartition("/")
             if "pandas_type" in item.attrs:
                 frames[name] = tables[name] = item
@@ -90,14 +90,14 @@ def _hdf5(path: Path, source: str, subject: str, table: str | None) -> RawTable:
         return _table(_named_blocks(arrays) if name in frames else arrays, source, subject)
 
 
-def _records(dataset: Any) -> Arrays:  # noqa: ANN401
+def _records(dataset: Any) -> Arrays:
     """Returns the fields of records by name, None for those that hold objects or records."""
     plain = [name for name in dataset.dtype.names if dataset.dtype[name].base.kind in "biufS"]
     values = dataset.fields(plain)[()] if plain else {}
     return {name: values[name] if name in plain else None for name in dataset.dtype.names}
 
 
-def _pandas(group: Any, subject: str) -> dict[str, Any]:  # noqa: ANN401
+def _pandas(group: Any, subject: str) -> dict[str, Any]:
     """Returns the datasets of a data frame that pandas wrote, in its fixed or its table format."""
     kind = group.attrs["pandas_type"]
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
@@ -148,7 +148,7 @@ def _fits(path: Path, source: str, subject: str, table: str | None) -> RawTable:
     return _table(arrays, source, subject)
 
 
-def _field(unit: Any, column: Any) -> NDArray[Any] | None:  # noqa: ANN401
+def _field(unit: Any, column: Any) -> NDArray[Any] | None:
     """Returns a column of a FITS table, or None if its rows differ in length."""
     if re.match(r"\d*[PQ]", column.format):
         return None
@@ -231,11 +231,7 @@ def _duckdb(path: Path, source: str, subject: str, table: str | None) -> RawTabl
 
 
 def _database(
-    connection: Any,  # noqa: ANN401
-    listing: str,
-    source: str,
-    subject: str,
-    table: str | None,
+    connection: Any, listing: str, source: str, subject: str, table: str | None
 ) -> RawTable:
     """Returns a table of an open database, whose name is one of those that `listing` returns."""
     import narwhals as nw

@@ -22,9 +22,9 @@ class Model(Protocol):
     @property
     def context_features(self) -> int: ...
     @property
-    def domain(self) -> Any: ...  # noqa: ANN401
+    def domain(self) -> Any: ...
     @property
-    def augment(self) -> Any: ...  # noqa: ANN401
+    def augment(self) -> Any: ...
     @property
     def dtype(self) -> "torch.dtype": ...
     @property
@@ -96,18 +96,18 @@ class Kind(ABC):
         """Returns whether a source, such as a path or a name, is of this kind; reads little."""
 
     @abstractmethod
-    def load(self, source: Any, flow: Model) -> Dataset:  # noqa: ANN401
+    def load(self, source: Any, flow: Model) -> Dataset:
         """Returns the data of a source that `recognizes` accepts, in the form of a flow."""
 
     @abstractmethod
-    def split(self, data: Any, fractions: tuple[float, ...], seed: int) -> tuple[Any, ...]:  # noqa: ANN401
+    def split(self, data: Any, fractions: tuple[float, ...], seed: int) -> tuple[Any, ...]:
         """Returns parts of the data that share no example, copies included."""
 
     def models(self) -> dict[str, Callable[..., Any]]:
         """Returns the recipes of flows for such data, by name; the first is the default."""
         return {}
 
-    def runs(self) -> Any:  # noqa: ANN401
+    def runs(self) -> Any:
         """Returns the `kappaflow.runs.RunKind`, what the commands need; None for `fit` alone."""
         return None
 
@@ -150,7 +150,7 @@ def kind_of(source: object) -> Kind | None:
     return next((kind for kind in kinds() if kind.recognizes(source)), None)
 
 
-def runs_of(kind: Kind) -> Any:  # noqa: ANN401
+def runs_of(kind: Kind) -> Any:
     """Returns the `RunKind` of a kind of data; an error if it has none."""
     runs = kind.runs()
     if runs is None:

@@ -137,7 +137,7 @@ class Examination(Summary, Sequence[Problem]):
     def __iter__(self) -> Iterator[Problem]:
         return iter(self.problems)
 
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401
+    def __getitem__(self, index: Any) -> Any:
         return self.problems[index]
 
     def __eq__(self, other: object) -> bool:
@@ -208,7 +208,7 @@ class Examination(Summary, Sequence[Problem]):
         }
 
 
-def examine(data: object, **reading: Any) -> Examination:  # noqa: ANN401
+def examine(data: object, **reading: Any) -> Examination:
     """Returns the problems of a table, what its columns hold, and options that help.
 
     Missing or infinite values, constant or linearly dependent columns (copies among them), fewer

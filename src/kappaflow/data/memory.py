@@ -29,7 +29,7 @@ def read_memory(source: object) -> RawTable:
     return _read_frame(source)
 
 
-def _tensor_array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - torch is not imported here
+def _tensor_array(tensor: Any) -> NDArray[Any]:  # torch is not imported here
     """Returns a tensor as an array; bfloat16, which numpy lacks, by way of float64."""
     try:
         dense = tensor.detach().to_dense().cpu()

@@ -126,7 +126,7 @@ def diagnose_rows(
     progress: ShowStep = quietly,
     thorough: bool = False,
     compares_samples: bool = True,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Diagnosis:
     """Returns the diagnosis of `doctor`, optionally without comparing samples with the rows."""
     if x is None and train is None:

@@ -94,10 +94,10 @@ class _Watching(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         kwargs = kwargs or {}
         self.used = self.used or any(
             id(leaf) in self.state for leaf in tree_leaves((args, kwargs))
@@ -114,10 +114,10 @@ class _Detached(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
+        types: Any,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         if func is Tensor.__deepcopy__ and args[0].grad_fn is not None:
             return args[0].detach().clone()
         return func(*args, **(kwargs or {}))
@@ -162,7 +162,7 @@ def _copy(
     return wrap(own, x, context).eval(), x, context
 
 
-def _converted(component: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
+def _converted(component: Any, dtype: torch.dtype) -> Any:
     """Returns a module, a distribution or a component of one after converting it in place."""
     if isinstance(component, nn.Module):
         return component.train().to(dtype)  # a flow clears its caches in training mode

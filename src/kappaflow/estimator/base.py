@@ -323,7 +323,7 @@ def seed_of(random_state: RandomState) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def column_names(rows: Any) -> list[str]:  # noqa: ANN401
+def column_names(rows: Any) -> list[str]:
     """Returns the names of the columns of a data frame; x0, x1, ... for an array."""
     if is_into_dataframe(rows):
         return [str(name) for name in nw.from_native(rows).columns]

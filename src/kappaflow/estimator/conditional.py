@@ -255,7 +255,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         ends = calibrated.interval(coverage, features).numpy()
         return self._rounded(ends[..., None])[..., 0]
 
-    def _table(self, X: ArrayLike, reading: Reading, *args: object, **options: Any) -> Table:  # noqa: ANN401
+    def _table(self, X: ArrayLike, reading: Reading, *args: object, **options: Any) -> Table:
         """Returns features as a table, with columns of true and false, and of labels of text."""
         return super()._table(X, replace(reading, every=True, labels=True), *args, **options)
 
@@ -286,7 +286,7 @@ class ConditionalFlowDensity(BaseFlowEstimator):
         )
 
 
-def targets_of(y: Any, names: Sequence[str] | None) -> Table:  # noqa: ANN401
+def targets_of(y: Any, names: Sequence[str] | None) -> Table:
     """Returns targets as a table; `names` are those of the targets of `fit`, if it is done."""
     if is_into_series(y):
         series = nw.from_native(y, series_only=True)

@@ -78,7 +78,7 @@ class FlowDensity(DensityMixin, RowEstimator):
         """
         return float(self.score_samples(X).mean())
 
-    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Any:  # noqa: ANN401
+    def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Any:
         """Returns samples of the density.
 
         Args:

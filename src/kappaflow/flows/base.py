@@ -432,7 +432,7 @@ def sample_of(count: int, weights: Tensor | None = None, most: int = EM_ROWS) ->
     return order.repeat_interleave(ends.diff(prepend=ends.new_zeros(1))).sort().values
 
 
-def normal_mixture(rows: np.ndarray, components: int) -> Any:  # noqa: ANN401
+def normal_mixture(rows: np.ndarray, components: int) -> Any:
     """Returns scikit-learn's mixture of normal distributions, fitted to rows (N, D)."""
     from sklearn.mixture import GaussianMixture
 

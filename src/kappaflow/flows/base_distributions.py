@@ -232,11 +232,7 @@ class UniformBox(EventBase):
     high: Tensor
 
     def __init__(
-        self,
-        event_shape: int | Sequence[int],
-        *,
-        low: Any = -1.0,  # noqa: ANN401
-        high: Any = 1.0,  # noqa: ANN401
+        self, event_shape: int | Sequence[int], *, low: Any = -1.0, high: Any = 1.0
     ) -> None:
         super().__init__(event_shape)
         for name, value in (("low", low), ("high", high)):

@@ -186,7 +186,7 @@ class Flow(FlowParts):
         temperature: float = 1.0,
         as_frame: AsFrame = False,
         generator: torch.Generator | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         """Returns n samples: (n, *event), or (n, M, *event) for contexts (M, C).
 
         Args:

@@ -32,7 +32,7 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
 
     def decorate(function: Callable[P, Flow]) -> Callable[P, Flow]:
         @functools.wraps(function)
-        def by_name(*args: Any, **options: Any) -> Flow:  # noqa: ANN401
+        def by_name(*args: Any, **options: Any) -> Flow:
             return from_options(function, *args, **options)
 
         by_name.__signature__ = flat_signature(function)  # pyright: ignore
@@ -51,7 +51,7 @@ def recipe(name: str) -> Callable[[Callable[P, Flow]], Callable[P, Flow]]:
     return decorate
 
 
-def from_options(recipe: Callable[..., Flow], *args: Any, **options: Any) -> Flow:  # noqa: ANN401
+def from_options(recipe: Callable[..., Flow], *args: Any, **options: Any) -> Flow:
     """Returns the flow of a recipe whose options stand side by side, as in files."""
     for name, default in _groups(recipe).items():
         group = as_group(type(default), name, options.pop(name, default))

@@ -133,7 +133,7 @@ def describe_column(names: Sequence[str], index: int) -> str:
     return f"column {names[index]!r}" if names else f"column {index}"
 
 
-def frame_of(flow: FlowParts, samples: Tensor, context: Tensor | None, kind: AsFrame) -> Any:  # noqa: ANN401
+def frame_of(flow: FlowParts, samples: Tensor, context: Tensor | None, kind: AsFrame) -> Any:
     """Returns samples, (*batch, D), with contexts as a frame: of pandas if True and installed."""
     if len(flow.event_shape) != 1:
         raise ArgumentError("'as_frame' should be False for a flow of images.")

@@ -96,7 +96,7 @@ class FlowTransform(Transform, nn.Module):
             raise ArgumentError(f"'shape' should end with {event}, got {tuple(shape)}.")
         return torch.Size((*shape[:lead], *other_event))
 
-    def _through(self, call: Any, value: Tensor, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    def _through(self, call: Any, value: Tensor, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Returns the result and log_det of one direction of the flow at (*batch, *event)."""
         batch = self._other(tuple(value.shape), event, ())
         context = self.context
@@ -159,16 +159,16 @@ class FlowDistribution(Distribution):
         """Whether `rsample` is available: it is not with a `NormalMixture` as the base."""
         return self.flow.base.has_rsample
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: ANN401, B008
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Returns samples (*sample, *batch, *event), with gradients."""
         return self._sampled(sample_shape, self.flow.rsample)
 
     @torch.no_grad()
-    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: ANN401, B008
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: B008
         """Returns samples (*sample, *batch, *event)."""
         return self._sampled(sample_shape, self.flow.sample)
 
-    def _sampled(self, sample_shape: Any, sample: Callable[..., Tensor]) -> Tensor:  # noqa: ANN401
+    def _sampled(self, sample_shape: Any, sample: Callable[..., Tensor]) -> Tensor:
         shape = torch.Size(sample_shape) + self.batch_shape
         n = shape.numel()
         context = self.context

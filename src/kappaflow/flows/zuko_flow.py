@@ -42,7 +42,7 @@ class ZukoLayer(Bijection):
     def __repr__(self) -> str:  # zuko's own one draws random numbers and reads masks
         return f"{type(self).__name__}({self.layer_name()})"
 
-    def _transform_at(self, context: Tensor | None) -> Any:  # noqa: ANN401
+    def _transform_at(self, context: Tensor | None) -> Any:
         """Returns the transform for contexts (B, C)."""
         return self.transform(context if self.context_features else None)
 
@@ -86,7 +86,7 @@ def zuko_flow(
     embedding: nn.Module | None = None,
     activation: AnyActivation | None = None,
     bounds: Bounds = None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Flow:
     """Returns a flow of zuko that can be trained, saved and diagnosed like any other flow.
 
@@ -156,14 +156,14 @@ def _activation_maker(activation: str | nn.Module) -> Callable[[], nn.Module]:
     return next(kind for kind, name in MODULES.items() if name == activation)
 
 
-def _tried(flow: Any, features: int, width: int) -> Any:  # noqa: ANN401
+def _tried(flow: Any, features: int, width: int) -> Any:
     """Returns the flow after computing a density, in which zuko checks some arguments."""
     with torch.no_grad():
         flow(torch.zeros(1, width) if width else None).log_prob(torch.zeros(1, features))
     return flow
 
 
-def _zuko_flows() -> Any:  # noqa: ANN401
+def _zuko_flows() -> Any:
     try:
         return importlib.import_module("zuko.flows")
     except ImportError:

@@ -204,7 +204,7 @@ class Wrapped(Flow):
     def extra_repr(self) -> str:
         return f"library={self.library!r}"
 
-    def __reduce__(self) -> Any:  # noqa: ANN401
+    def __reduce__(self) -> Any:
         raise ArgumentError(
             f"a wrapped flow cannot be copied: copy the flow of {self.library}, and wrap the copy."
         )
@@ -244,7 +244,7 @@ def _describe(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:
     """Returns one layer of two functions, with a standard normal as the base."""
     if isinstance(flow, tuple | list):
         if len(flow) != 2 or not all(map(callable, flow)):
@@ -255,7 +255,7 @@ def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> 
         module = flow if isinstance(flow, nn.Module) else None
     shape = event_shape_of(x, "encode")
 
-    def call(function: Any, value: Any, context: Tensor | None) -> Any:  # noqa: ANN401
+    def call(function: Any, value: Any, context: Tensor | None) -> Any:
         return function(value) if context is None else function(value, context)
 
     layer = ForeignLayer(
@@ -283,7 +283,7 @@ def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> 
     )
 
 
-def _method(flow: Any, name: str) -> Any:  # noqa: ANN401
+def _method(flow: Any, name: str) -> Any:
     """Returns a method of an object, or None."""
     method = getattr(flow, name, None)
     return method if callable(method) else None

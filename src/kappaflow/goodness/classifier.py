@@ -89,7 +89,7 @@ def leaves(features: FloatArray, logits: FloatArray) -> list[Leaf]:
     return [Leaf(bounds, np.flatnonzero(home == node)) for node, bounds in _boxes(tree).items()]
 
 
-def _boxes(tree: Any) -> dict[int, dict[int, Bounds]]:  # noqa: ANN401
+def _boxes(tree: Any) -> dict[int, dict[int, Bounds]]:
     """Returns the bounds of the features in each leaf, by its number."""
     boxes: dict[int, dict[int, Bounds]] = {}
     queue: list[tuple[int, dict[int, Bounds]]] = [(0, {})]
@@ -109,7 +109,7 @@ def _boxes(tree: Any) -> dict[int, dict[int, Bounds]]:  # noqa: ANN401
 
 def _trained(
     rows: FloatArray, samples: FloatArray, weights: FloatArray | None, rng: np.random.Generator
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Returns a classifier; rows with weights are drawn in proportion to them."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 

@@ -181,7 +181,7 @@ def images_from_array(
     return Images(pixels, np.arange(len(pixels)), labels, classes, source, values)
 
 
-def _positions(index: Any, count: int) -> IntArray:  # noqa: ANN401 - checked here
+def _positions(index: Any, count: int) -> IntArray:  # checked here
     """Returns positions or a mask as positions among `count` images; raises ArgumentError."""
     torch = sys.modules.get("torch")
     is_tensor = torch is not None and isinstance(index, torch.Tensor)

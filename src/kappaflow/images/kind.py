@@ -28,7 +28,7 @@ class ImageKind(Kind):
     def recognizes(self, source: object) -> bool:
         return isinstance(source, Images) or (isinstance(source, str | Path) and is_images(source))
 
-    def load(self, source: Any, flow: Model) -> Images:  # noqa: ANN401
+    def load(self, source: Any, flow: Model) -> Images:
         if not self.fits(flow):
             raise ArgumentError(
                 f"'flow' should be a flow for images, got one of shape {flow.event_shape}."

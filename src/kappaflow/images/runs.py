@@ -62,7 +62,7 @@ class ImageRuns(RunKind):
     charts: ClassVar[type[Part]] = ImageCharts
     page: ClassVar[Callable[..., Page]] = staticmethod(image_page)
 
-    def read(self, run: ImageRunConfig, flow: Flow, source: str, **options: Any) -> Images:  # noqa: ANN401
+    def read(self, run: ImageRunConfig, flow: Flow, source: str, **options: Any) -> Images:
         self.refuse(options)
         crop = True if run.source is None else run.source.crop
         return images_for(flow, source, crop=crop, classes=run.classes_of(flow))
@@ -131,7 +131,7 @@ class ImageRuns(RunKind):
         class_name: str | None = None,
         temperature: float = 1.0,
         seed: int = 0,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> Written:
         if options.pop("context", None) is not None:
             raise ArgumentError("'context' should be left out for images: name a class instead.")

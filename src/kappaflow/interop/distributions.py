@@ -10,14 +10,14 @@ from kappaflow.errors import ArgumentError
 from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts, seeded
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:
     """Returns the transforms of a distribution from data to latent."""
     if not hasattr(flow, "transforms"):
         raise ArgumentError(
             f"'flow' should be a TransformedDistribution, which {type(flow).__name__} is not."
         )
 
-    def conditioned(context: Tensor | None) -> Any:  # noqa: ANN401
+    def conditioned(context: Tensor | None) -> Any:
         return flow.condition(context) if hasattr(flow, "condition") else flow
 
     if hasattr(flow, "condition") and context is None:
@@ -31,7 +31,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         )
     shape = tuple(distribution.batch_shape[-1:] if scalar else distribution.event_shape)
 
-    def as_vectors(distribution: Any) -> Any:  # noqa: ANN401
+    def as_vectors(distribution: Any) -> Any:
         return Independent(distribution, 1) if scalar else distribution
 
     width = 0 if context is None else context.shape[1]
@@ -68,7 +68,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     )
 
 
-def log_prob_in_support(distribution: Any, value: Tensor) -> Tensor:  # noqa: ANN401
+def log_prob_in_support(distribution: Any, value: Tensor) -> Tensor:
     """Returns log_prob, minus infinity outside the support, which torch refuses."""
     try:
         return distribution.log_prob(value)
@@ -81,7 +81,7 @@ def log_prob_in_support(distribution: Any, value: Tensor) -> Tensor:  # noqa: AN
         return distribution.log_prob(safe).masked_fill(~inside, -torch.inf)
 
 
-def _inside(distribution: Any, value: Tensor) -> Tensor:  # noqa: ANN401
+def _inside(distribution: Any, value: Tensor) -> Tensor:
     """Returns which rows are in the support of a distribution and of its bases, (N,)."""
     if isinstance(distribution, Independent):
         return _inside(distribution.base_dist, value)
@@ -92,23 +92,23 @@ def _inside(distribution: Any, value: Tensor) -> Tensor:  # noqa: ANN401
     return inside if base is None else inside & _inside(base, value)
 
 
-def _log_det(transform: Any, z: Tensor, value: Tensor) -> Tensor:  # noqa: ANN401
+def _log_det(transform: Any, z: Tensor, value: Tensor) -> Tensor:
     """Returns log_abs_det_jacobian with the rows of z, and the features if it has one for each."""
     log_det = transform.log_abs_det_jacobian(z, value)
     return log_det.expand(z.shape[: z.dim() - transform.domain.event_dim])
 
 
-def _sample(distribution: Any, n: int) -> Tensor:  # noqa: ANN401
+def _sample(distribution: Any, n: int) -> Tensor:
     return distribution.sample(() if distribution.batch_shape else (n,))
 
 
-def _one_sample(distribution: Any) -> Tensor:  # noqa: ANN401
+def _one_sample(distribution: Any) -> Tensor:
     """Returns one sample, for its dtype and device; torch's generator stays unchanged."""
     with seeded(torch.Generator().manual_seed(0)):
         return distribution.sample()
 
 
-def _title(transform: Any) -> str:  # noqa: ANN401
+def _title(transform: Any) -> str:
     """Returns the class name; Pyro wraps a transform without context in another one."""
     inner = getattr(transform, "transform", None)
     return type(transform if inner is None else inner).__name__

@@ -37,7 +37,7 @@ CURVES: dict[str, tuple[Callable[[Tensor], Tensor], str, float]] = {
 STEEPNESS = {"ATAN": 0.636, "TANH": 1.0, "SIGMOID": 0.5}
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:
     """Returns the modules of a SequenceINN, or a GraphINN as one layer."""
     width = 0 if context is None else context.shape[1]
     if hasattr(flow, "conditions") and hasattr(flow, "shapes"):
@@ -52,7 +52,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     return Parts("FrEIA", layers, StandardNormal(latent), flow)
 
 
-def _layer(module: Any, shapes: Shapes, conditional: bool, width: int) -> ForeignLayer:  # noqa: ANN401
+def _layer(module: Any, shapes: Shapes, conditional: bool, width: int) -> ForeignLayer:
     def call(value: Tensor, context: Tensor | None, rev: bool) -> tuple[Tensor, Any]:
         condition = {"c": [context]} if conditional else {}
         output, log_det = module((value,), rev=rev, jac=True, **condition)
@@ -67,7 +67,7 @@ def _layer(module: Any, shapes: Shapes, conditional: bool, width: int) -> Foreig
     )
 
 
-def _graph_layer(flow: Any, width: int) -> ForeignLayer:  # noqa: ANN401
+def _graph_layer(flow: Any, width: int) -> ForeignLayer:
     """Returns a graph as one layer; several inputs or outputs are joined into one row."""
     both = flow.dims_in, flow.global_out_shapes
     sides = [[tuple(shape) for shape in shapes] for shapes in both]
@@ -94,7 +94,7 @@ def _split(value: Tensor, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
     return tuple(part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True))
 
 
-def _joined(outputs: Any) -> Tensor:  # noqa: ANN401
+def _joined(outputs: Any) -> Tensor:
     if isinstance(outputs, Tensor):
         return outputs
     if len(outputs) == 1:
@@ -102,7 +102,7 @@ def _joined(outputs: Any) -> Tensor:  # noqa: ANN401
     return torch.cat([output.flatten(1) for output in outputs], 1)
 
 
-def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
+def blueprint_of(flow: Any, converters: Converters) -> Blueprint:
     """Returns the blueprint of a network of FrEIA."""
     names = full_names(flow)
     if SEQUENCE not in names and GRAPH not in names:
@@ -117,12 +117,12 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
     return Blueprint(parts, latent, like)
 
 
-def _sequence_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401
+def _sequence_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:
     _check_conditions(flow, set(flow.conditions) - {None}, layers)
     return list(flow.module_list), tuple(flow.shapes[-1])
 
 
-def _graph_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401
+def _graph_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:
     """Returns the modules of a graph without branches."""
     _check_conditions(flow, flow.condition_nodes, layers)
     latent = tuple(tuple(shape) for shape in flow.global_out_shapes)
@@ -135,12 +135,12 @@ def _graph_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...
     return [node.module for node in nodes], latent[0]
 
 
-def _check_conditions(flow: Any, conditions: Collection[object], layers: Layers) -> None:  # noqa: ANN401
+def _check_conditions(flow: Any, conditions: Collection[object], layers: Layers) -> None:
     if len(conditions) > 1:
         layers.unsupported.append((type(flow).__name__, MANY_CONDITIONS))
 
 
-def _condition(module: Any) -> int:  # noqa: ANN401
+def _condition(module: Any) -> int:
     """Returns the width of a module's condition, which must be a vector; 0 for none."""
     width = sum(shape[0] for shape in module.dims_c)
     if len(module.dims_c) > 1:
@@ -150,7 +150,7 @@ def _condition(module: Any) -> int:  # noqa: ANN401
     return width
 
 
-def _all_in_one(module: Any) -> list[FlowPart]:  # noqa: ANN401
+def _all_in_one(module: Any) -> list[FlowPart]:
     if module.GIN:
         raise Unsupported("it subtracts the mean from its log-scales (GIN)")
     kept, changed = module.splits
@@ -168,14 +168,14 @@ def _all_in_one(module: Any) -> list[FlowPart]:  # noqa: ANN401
     return [*before, coupling, affine, _rotation(module, matrix)]
 
 
-def _rotation(module: Any, matrix: Tensor) -> FlowPart:  # noqa: ANN401
+def _rotation(module: Any, matrix: Tensor) -> FlowPart:
     """Returns the matrix at an end of a block, as a reordering if it is a permutation."""
     if ((matrix == 0) | (matrix == 1)).all():
         return ReorderingPart(tuple(matrix.argmax(1).tolist()))
     return dense(matrix, trained=bool(module.householder))
 
 
-def _clamp(module: Any) -> str:  # noqa: ANN401
+def _clamp(module: Any) -> str:
     raw = torch.linspace(-8, 8, 65, dtype=torch.float64)
     for name, (function, _, _) in CURVES.items():
         if torch.allclose(module.f_clamp(raw), function(raw), rtol=1e-14, atol=1e-15):
@@ -183,11 +183,7 @@ def _clamp(module: Any) -> str:  # noqa: ANN401
     raise Unsupported("it bounds its log-scales by a custom function")
 
 
-def _scaling(
-    module: Any,  # noqa: ANN401
-    network: NetworkWeights,
-    partition: Partition,
-) -> CouplingPart:
+def _scaling(module: Any, network: NetworkWeights, partition: Partition) -> CouplingPart:
     """Returns a coupling whose network outputs raw log-scales and shifts."""
     changed, name = len(partition.changed), _clamp(module)
     _, curve, height = CURVES[name]
@@ -197,7 +193,7 @@ def _scaling(
     return CouplingPart(partition, network, curve, float(module.clamp) * height)
 
 
-def _halves(module: Any) -> tuple[Partition, Partition]:  # noqa: ANN401
+def _halves(module: Any) -> tuple[Partition, Partition]:
     """Returns the partitions of the two couplings of a block: the first keeps the second half."""
     first, features = module.split_len1, module.channels
     if not 0 < first < features:
@@ -206,7 +202,7 @@ def _halves(module: Any) -> tuple[Partition, Partition]:  # noqa: ANN401
     return keeps_first.swapped(), keeps_first
 
 
-def _two_sided(module: Any, networks: Sequence[Sequence[Any]]) -> list[FlowPart]:  # noqa: ANN401
+def _two_sided(module: Any, networks: Sequence[Sequence[Any]]) -> list[FlowPart]:
     """Returns both couplings of a block, of one network each or of two: scales and shifts."""
     width, couplings = _condition(module), []
     for nets, partition in zip(networks, _halves(module), strict=True):
@@ -216,7 +212,7 @@ def _two_sided(module: Any, networks: Sequence[Sequence[Any]]) -> list[FlowPart]
     return couplings
 
 
-def _nice(module: Any) -> list[FlowPart]:  # noqa: ANN401
+def _nice(module: Any) -> list[FlowPart]:
     couplings = []
     for net, partition in zip((module.F, module.G), _halves(module), strict=True):
         network = read_network(net, len(partition.kept), context=_condition(module))
@@ -225,27 +221,27 @@ def _nice(module: Any) -> list[FlowPart]:  # noqa: ANN401
     return couplings
 
 
-def _one_sided(module: Any) -> list[FlowPart]:  # noqa: ANN401
+def _one_sided(module: Any) -> list[FlowPart]:
     partition = _halves(module)[1]
     network = read_network(module.subnet, len(partition.kept), context=_condition(module))
     return [_scaling(module, network, partition)]
 
 
-def _conditional(module: Any) -> list[FlowPart]:  # noqa: ANN401
+def _conditional(module: Any) -> list[FlowPart]:
     network = read_network(module.subnet, 0, context=_condition(module))
     return [_scaling(module, network, Partition(module.channels, ()))]
 
 
-def _permutation(module: Any) -> list[FlowPart]:  # noqa: ANN401
+def _permutation(module: Any) -> list[FlowPart]:
     return [ReorderingPart(tuple(module.perm.tolist()))]
 
 
-def _linear(module: Any) -> list[FlowPart]:  # noqa: ANN401
+def _linear(module: Any) -> list[FlowPart]:
     shift = module.b.detach().flatten() if isinstance(module.b, Tensor) else None
     return [dense(module.M.detach().mT, shift, trained=False)]
 
 
-def _act_norm(module: Any) -> list[FlowPart]:  # noqa: ANN401
+def _act_norm(module: Any) -> list[FlowPart]:
     if module.init_on_next_batch:
         raise Unsupported("it is not initialized: it waits for its first batch")
     return [ScalingPart(module.scale.detach().flatten().clone(), module.bias.detach().flatten())]

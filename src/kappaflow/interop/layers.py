@@ -49,13 +49,13 @@ class Layers:
         self._number = 0
         self.unsupported: list[tuple[str, str]] = []
 
-    def convert(self, layer: Any) -> list[FlowPart]:  # noqa: ANN401
+    def convert(self, layer: Any) -> list[FlowPart]:
         """Returns the parts of a layer from data to latent; none if it is not supported."""
         self._number += 1
         name = f"{self._number} {type(layer).__name__}"
         return self.attempt(name, lambda: self._from_data(self.forward_parts(layer)))
 
-    def forward_parts(self, layer: Any) -> Sequence[FlowPart]:  # noqa: ANN401
+    def forward_parts(self, layer: Any) -> Sequence[FlowPart]:
         """Returns the parts of a layer in the library's forward direction."""
         if type(layer) in self._converters:
             return self._from_data([
@@ -102,7 +102,7 @@ def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) 
     return OtherPart(lambda: Linear.of(matrix, shift).requires_grad_(trained))
 
 
-def flattened(layer: Any, inner: Callable[[Any], Sequence[Any] | None]) -> list[Any]:  # noqa: ANN401
+def flattened(layer: Any, inner: Callable[[Any], Sequence[Any] | None]) -> list[Any]:
     """Returns a layer, or the layers of nested compositions, which `inner` lists."""
     parts = inner(layer)
     if parts is None:

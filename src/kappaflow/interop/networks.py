@@ -37,7 +37,7 @@ class ActivationLayer:
 NetworkLayer = LinearLayer | ActivationLayer
 
 
-def read_steps(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
+def read_steps(net: Any) -> Iterator[NetworkLayer]:
     """Yields linear layers and activations in order."""
     names, kind = full_names(net), type(net)
     if names[0] in LINEAR:
@@ -57,7 +57,7 @@ def read_steps(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
         raise Unsupported(f"its network has a {kind.__name__}, {NO_EQUIVALENT}")
 
 
-def _nflows_mlp(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
+def _nflows_mlp(net: Any) -> Iterator[NetworkLayer]:
     activation = read_function(net._activation)
     for layer in (net._input_layer, *net._hidden_layers):
         yield from read_steps(layer)
@@ -67,7 +67,7 @@ def _nflows_mlp(net: Any) -> Iterator[NetworkLayer]:  # noqa: ANN401
         yield activation
 
 
-def read_layer(layer: Any) -> LinearLayer:  # noqa: ANN401
+def read_layer(layer: Any) -> LinearLayer:
     """Returns a copy of a linear layer."""
     if full_names(layer)[0] not in LINEAR:
         raise Unsupported(f"its network has a {type(layer).__name__}, {NO_EQUIVALENT}")
@@ -89,7 +89,7 @@ def _activation(layer: nn.Module) -> ActivationLayer:
     return ActivationLayer(name)
 
 
-def read_function(function: Any) -> ActivationLayer:  # noqa: ANN401
+def read_function(function: Any) -> ActivationLayer:
     """Returns an activation given as a function or as a module."""
     if isinstance(function, nn.Module) and type(function) in MODULES:
         return _activation(function)
@@ -102,11 +102,7 @@ def read_function(function: Any) -> ActivationLayer:  # noqa: ANN401
 
 
 def read_network(
-    net: Any,  # noqa: ANN401
-    inputs: int,
-    *,
-    context: int = 0,
-    separate_context: bool = False,
+    net: Any, inputs: int, *, context: int = 0, separate_context: bool = False
 ) -> NetworkWeights:
     """Returns the layers of a network, after checking that they compute its outputs."""
     if not isinstance(net, nn.Module):
@@ -156,7 +152,7 @@ def concatenated(network: NetworkWeights, other: NetworkWeights) -> NetworkWeigh
     return replace(network, weights=weights, biases=biases, paired=True)
 
 
-def _read(net: Any, inputs: int) -> NetworkWeights:  # noqa: ANN401
+def _read(net: Any, inputs: int) -> NetworkWeights:
     if RESIDUAL.intersection(full_names(net)):
         return _residual(net, inputs)
     return _network(list(read_steps(net)), inputs)
@@ -181,7 +177,7 @@ def _same(activations: list[ActivationLayer]) -> ActivationLayer:
     return next(iter(activations), ActivationLayer("relu"))
 
 
-def _residual(net: Any, inputs: int) -> NetworkWeights:  # noqa: ANN401
+def _residual(net: Any, inputs: int) -> NetworkWeights:
     """Returns a residual network of nflows, or the copy of it in normflows."""
     if getattr(net, "preprocessing", None) is not None:
         raise Unsupported("its network preprocesses its input")

@@ -39,7 +39,7 @@ FLOOR = 1e-3  # smallest scale of an affine coupling
 
 
 def parts_of(
-    flow: Any,  # noqa: ANN401
+    flow: Any,
     x: Tensor | None,
     context: Tensor | None,
     read_context: ContextReader = unchanged_context,
@@ -53,7 +53,7 @@ def parts_of(
     def embedded(context: Tensor | None) -> Tensor | None:
         return None if context is None else flow._embedding_net(read_context(context))
 
-    def layer(transform: Any, shapes: tuple[tuple[int, ...], ...]) -> ForeignLayer:  # noqa: ANN401
+    def layer(transform: Any, shapes: tuple[tuple[int, ...], ...]) -> ForeignLayer:
         return ForeignLayer(
             type(transform).__name__,
             lambda value, context: transform(value, context=embedded(context)),
@@ -62,11 +62,11 @@ def parts_of(
             0 if context is None else context.shape[1],
         )
 
-    def draw(call: Any, n: int, context: Tensor | None) -> Any:  # noqa: ANN401
+    def draw(call: Any, n: int, context: Tensor | None) -> Any:
         with default_dtype_of(flow):  # its standard normal samples in torch's default dtype
             return call(*_rows(n, context))
 
-    def sample(*arguments: Any) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
+    def sample(*arguments: Any) -> tuple[Tensor, Tensor | None]:
         overridden = any(is_overridden(name, flow, ["nflows"]) for name in ("sample", "_sample"))
         if overridden:
             return flow.sample(*arguments), None
@@ -87,8 +87,8 @@ def parts_of(
     )
 
 
-def _transforms_of(transform: Any) -> list[Any]:  # noqa: ANN401
-    def inner(part: Any) -> Any:  # noqa: ANN401
+def _transforms_of(transform: Any) -> list[Any]:
+    def inner(part: Any) -> Any:
         return part._transforms if type(part).__name__ == "CompositeTransform" else None
 
     return flattened(transform, inner)
@@ -99,7 +99,7 @@ def _rows(n: int, context: Tensor | None) -> tuple[int, Tensor | None]:
     return (n, None) if context is None else (1, context)
 
 
-def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
+def blueprint_of(flow: Any, converters: Converters) -> Blueprint:
     """Returns the blueprint of a flow of nflows."""
     if "nflows.flows.base.Flow" not in full_names(flow):
         raise ArgumentError(
@@ -125,12 +125,12 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
     return Blueprint(parts, latent, like, next(iter(embedding), None))
 
 
-def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
+def _layers_of(transform: Any) -> list[Any]:
     name = f"{HOME}.base.CompositeTransform"
     return flattened(transform, lambda part: part._transforms if is_exactly(part, name) else None)
 
 
-def _embedding(flow: Any) -> list[NetworkWeights]:  # noqa: ANN401
+def _embedding(flow: Any) -> list[NetworkWeights]:
     net = flow._embedding_net
     if type(net) is nn.Identity:
         return []
@@ -140,7 +140,7 @@ def _embedding(flow: Any) -> list[NetworkWeights]:  # noqa: ANN401
     return [read_network(net, first.in_features)]
 
 
-def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
+def _base(base: Any) -> list[FlowPart]:
     name = full_names(base)[0].removeprefix("nflows.distributions.normal.")
     if name == "StandardNormal":
         return []
@@ -150,19 +150,19 @@ def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     raise Unsupported("it is not a normal distribution of features, each with a fixed mean")
 
 
-def _partition(layer: Any) -> Partition:  # noqa: ANN401
+def _partition(layer: Any) -> Partition:
     if layer.unconditional_transform is not None:
         raise Unsupported("it also transforms the features that its network reads")
     return Partition(layer.features, tuple(layer.identity_features.tolist()))
 
 
-def _network(layer: Any, partition: Partition, outputs: int) -> NetworkWeights:  # noqa: ANN401
+def _network(layer: Any, partition: Partition, outputs: int) -> NetworkWeights:
     net, kept = layer.transform_net, len(partition.kept)
     context = getattr(net, "context_features", None) or 0
     return check_outputs(read_network(net, kept, context=context, separate_context=True), outputs)
 
 
-def _affine(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _affine(layer: Any) -> list[FlowPart]:
     partition = _partition(layer)
     changed = len(partition.changed)
     network = _network(layer, partition, 2 * changed)
@@ -177,42 +177,42 @@ def _affine(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     return [CouplingPart(partition, network, "sigmoid", -math.log(FLOOR))]
 
 
-def _additive(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _additive(layer: Any) -> list[FlowPart]:
     partition = _partition(layer)
     network = _network(layer, partition, len(partition.changed))
     return [CouplingPart(partition, network, None)]
 
 
-def _permutation(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _permutation(layer: Any) -> list[FlowPart]:
     if layer._dim != 1:
         raise Unsupported("it permutes another dimension than the features")
     return [ReorderingPart(tuple(layer._permutation.tolist()))]
 
 
-def _linear(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _linear(layer: Any) -> list[FlowPart]:
     return [dense(layer.weight(), layer.bias)]
 
 
-def _reflections(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _reflections(layer: Any) -> list[FlowPart]:
     unit = torch.eye(layer.features).to(layer.q_vectors)
     return [dense(layer(unit)[0].mT)]
 
 
-def _batch_norm(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _batch_norm(layer: Any) -> list[FlowPart]:
     deviation = (layer.running_var + layer.eps).sqrt()
     scale = (layer.weight / deviation).detach()
     shift = layer.bias.detach() - layer.running_mean * scale
     return [ScalingPart(scale.log(), shift)]
 
 
-def _act_norm(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _act_norm(layer: Any) -> list[FlowPart]:
     log_scale, shift = layer.log_scale.detach().clone(), layer.shift.detach().clone()
     if not layer.initialized:
         return [OtherPart(lambda: ActNorm(len(log_scale)).to(log_scale))]
     return [ScalingPart(log_scale, shift)]
 
 
-def _pointwise(layer: Any, width: int | None) -> list[FlowPart]:  # noqa: ANN401
+def _pointwise(layer: Any, width: int | None) -> list[FlowPart]:
     """Returns a transform by fixed numbers as a standardization."""
     if width is None or max(layer._scale.dim(), layer._shift.dim()) > 1:
         raise Unsupported("it has a value for each pixel instead of each feature")

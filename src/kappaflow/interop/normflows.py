@@ -28,7 +28,7 @@ BASES = "normflows.distributions.base."
 SIGMOID_SHIFT = 2.0
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:
     """Returns the layers, from data to latent, and the base of a normflows flow."""
     if hasattr(flow, "merges"):
         return _multiscale_parts(flow, x, context)
@@ -69,7 +69,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     )
 
 
-def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:
     """Returns a multi-scale flow as one layer with a flat latent."""
     shape = event_shape_of(x, type(flow).__name__)
     shapes = [_shape(base, None, type(flow).__name__) for base in flow.q0]
@@ -118,7 +118,7 @@ def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Pa
     )
 
 
-def _shape(base: Any, x: Tensor | None, name: str) -> tuple[int, ...]:  # noqa: ANN401
+def _shape(base: Any, x: Tensor | None, name: str) -> tuple[int, ...]:
     """Returns the shape of a latent, from the base if it has one, else from the rows."""
     shape = getattr(base, "shape", None)
     if shape is None:
@@ -126,7 +126,7 @@ def _shape(base: Any, x: Tensor | None, name: str) -> tuple[int, ...]:  # noqa: 
     return tuple(shape) if isinstance(shape, tuple | list | torch.Size) else (int(shape),)
 
 
-def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
+def blueprint_of(flow: Any, converters: Converters) -> Blueprint:
     """Returns the blueprint of a flow of normflows."""
     known = {**KNOWN, f"{HOME}.base.Reverse": lambda layer: _reverse(layer, layers)}
     layers = Layers(known, converters, inverted=True)
@@ -143,7 +143,7 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
     return Blueprint(parts, tuple(flow.q0.shape), like)
 
 
-def _layers_of(flows: Any) -> list[Any]:  # noqa: ANN401
+def _layers_of(flows: Any) -> list[Any]:
     """Returns flows with compositions expanded to their layers, from data to latent."""
     composite = f"{HOME}.base.Composite"
     return [
@@ -153,7 +153,7 @@ def _layers_of(flows: Any) -> list[Any]:  # noqa: ANN401
     ]
 
 
-def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
+def _base(base: Any) -> list[FlowPart]:
     kind = full_names(base)[0].removeprefix(BASES)
     if kind != "DiagGaussian" or len(base.shape) != 1:
         raise Unsupported("it is not a normal distribution of features, each with a fixed mean")
@@ -165,7 +165,7 @@ def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     return [ScalingPart(log_scale.clone(), mean.clone()).inverse()]
 
 
-def _block(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _block(layer: Any) -> list[FlowPart]:
     mode, coupling = layer.flows[0].mode, layer.flows[1]
     network = read_network(coupling.param_map, _inputs(coupling.param_map))
     inputs, outputs = network.inputs, network.outputs
@@ -205,14 +205,14 @@ def _curve(network: NetworkWeights, changed: int, kind: str) -> tuple[NetworkWei
     return network.replace_last(network.weights[-1], bias), curve
 
 
-def _inputs(net: Any) -> int:  # noqa: ANN401
+def _inputs(net: Any) -> int:
     first = next((part for part in net.modules() if hasattr(part, "in_features")), None)
     if first is None:
         raise Unsupported("its network has no linear layer")
     return first.in_features
 
 
-def _masked(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _masked(layer: Any) -> list[FlowPart]:
     mask = layer.b[0].detach().cpu()
     if mask.dim() != 1 or not ((mask == 0) | (mask == 1)).all():
         raise Unsupported("its mask is not a row of zeros and ones")
@@ -234,7 +234,7 @@ def _masked(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     return [CouplingPart(partition, network, "exp")]
 
 
-def _pruned(net: Any, partition: Partition) -> NetworkWeights:  # noqa: ANN401
+def _pruned(net: Any, partition: Partition) -> NetworkWeights:
     """Returns the network of a masked coupling without masked inputs and unused outputs."""
     network = check_outputs(read_network(net, partition.features), partition.features)
     network = network.select_outputs(partition.changed)
@@ -242,14 +242,14 @@ def _pruned(net: Any, partition: Partition) -> NetworkWeights:  # noqa: ANN401
     return network.replace_first(weight, network.biases[0], len(partition.kept))
 
 
-def _permute(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _permute(layer: Any) -> list[FlowPart]:
     if layer.mode == "shuffle":
         return [ReorderingPart(tuple(layer.perm.tolist()))]
     half = layer.num_channels // 2
     return [ReorderingPart((*range(half, layer.num_channels), *range(half)))]
 
 
-def _lu_permute(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _lu_permute(layer: Any) -> list[FlowPart]:
     parts: list[FlowPart] = [
         ReorderingPart(tuple(layer.permutation._permutation.tolist())),
         dense(layer.linear.weight(), layer.linear.bias),
@@ -257,26 +257,26 @@ def _lu_permute(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     return inverse_of(parts)
 
 
-def _affine_map(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _affine_map(layer: Any) -> list[FlowPart]:
     """Returns the linear layer for the map z W."""
     matrix = layer._assemble_W() if layer.use_lu else layer.W
     return inverse_of([dense(matrix.mT)])
 
 
-def _constant(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _constant(layer: Any) -> list[FlowPart]:
     log_scale, shift = layer.s.detach(), layer.t.detach()
     if max(log_scale[0].numel(), shift[0].numel()) != log_scale.shape[1]:
         raise Unsupported("it has a value for each pixel instead of each channel")
     return [ScalingPart(log_scale.flatten().clone(), shift.flatten().clone())]
 
 
-def _act_norm(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _act_norm(layer: Any) -> list[FlowPart]:
     if not layer.data_dep_init_done > 0:
         raise Unsupported("it is not initialized: it waits for its first batch")
     return _constant(layer)
 
 
-def _reverse(layer: Any, layers: Layers) -> list[FlowPart]:  # noqa: ANN401
+def _reverse(layer: Any, layers: Layers) -> list[FlowPart]:
     return layers.inverse_parts(_layers_of([layer.flow])[::-1])
 
 

@@ -28,7 +28,7 @@ ESTIMATORS = {
 }
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:
     """Returns the layers of the flow in an estimator; the context holds one condition per row."""
     estimator, kind = _estimator(flow)
     shape = tuple(estimator.input_shape)
@@ -60,7 +60,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     )
 
 
-def _estimator(flow: Any) -> tuple[Any, str]:  # noqa: ANN401
+def _estimator(flow: Any) -> tuple[Any, str]:
     """Returns the estimator itself or the one in a posterior, and its kind."""
     estimator = getattr(flow, "posterior_estimator", flow)  # of a DirectPosterior
     names = [base.__name__ for base in type(estimator).__mro__]
@@ -91,7 +91,7 @@ def _check_context(name: str, condition: tuple[int, ...], context: Tensor | None
         )
 
 
-def _standardizes(net: Any) -> bool:  # noqa: ANN401
+def _standardizes(net: Any) -> bool:
     """Returns whether a flow starts with a fixed shift and scale for each feature."""
     if hasattr(net, "_transform"):
         first = getattr(net._transform, "_transforms", [net._transform])[0]
@@ -116,7 +116,7 @@ def _flatten(shape: tuple[int, ...], width: tuple[int, ...]) -> ForeignLayer:
     return layer
 
 
-def _sample(estimator: Any, n: int, *condition: Tensor | None) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+def _sample(estimator: Any, n: int, *condition: Tensor | None) -> tuple[Tensor, Tensor]:
     """Returns n samples, one per condition: sbi 0.27 mixes up several samples per condition."""
     with default_dtype_of(estimator):
         x, log_prob = estimator.sample_and_log_prob((1 if condition else n,), *condition)
@@ -197,7 +197,7 @@ def density_estimator(
     embedding_net: nn.Module | None = None,
     depth: int = 8,
     hidden: tuple[int, ...] = (64, 64),
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Callable[[Tensor, Tensor], FlowEstimator]:
     """Returns a builder for the argument `density_estimator` of sbi's trainers (NPE, NLE).
 

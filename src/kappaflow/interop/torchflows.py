@@ -7,12 +7,12 @@ from torch import Tensor
 from kappaflow.foreign.layers import ForeignBase, ForeignLayer, Parts
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:
     """Returns the layers and the base of a torchflows flow."""
     shape = tuple(flow.bijection.event_shape)
     width = 0 if context is None else context.shape[1]
 
-    def layer(bijection: Any) -> ForeignLayer:  # noqa: ANN401
+    def layer(bijection: Any) -> ForeignLayer:
         return ForeignLayer(
             type(bijection).__name__,
             lambda value, context: bijection.forward(value, context=context)[:2],

@@ -39,7 +39,7 @@ SLOPE = 1e-3  # default of the smallest slope of a monotonic affine transform
 
 
 def parts_of(
-    flow: Any,  # noqa: ANN401
+    flow: Any,
     x: Tensor | None,
     context: Tensor | None,
     read_context: ContextReader = unchanged_context,
@@ -47,7 +47,7 @@ def parts_of(
     """Returns the transforms of a flow of zuko: a lazy one, or a distribution made by one."""
     lazy = isinstance(flow, nn.Module)
 
-    def maker(part: Any) -> Make:  # noqa: ANN401
+    def maker(part: Any) -> Make:
         return (lambda context: part(read_context(context))) if lazy else (lambda context: part)
 
     base, distribution = maker(flow.base), maker(flow)
@@ -69,7 +69,7 @@ def parts_of(
     )
 
 
-def _layer(transform: Any, make: Make, shape: tuple[int, ...], width: int) -> ForeignLayer:  # noqa: ANN401
+def _layer(transform: Any, make: Make, shape: tuple[int, ...], width: int) -> ForeignLayer:
     return ForeignLayer(
         type(transform).__name__,
         lambda x, context: make(context).call_and_ladj(x),
@@ -79,7 +79,7 @@ def _layer(transform: Any, make: Make, shape: tuple[int, ...], width: int) -> Fo
     )
 
 
-def _sample(distribution: Any, n: int) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
+def _sample(distribution: Any, n: int) -> tuple[Tensor, Tensor | None]:
     """Returns n samples, or one per row if the distribution has a batch of contexts."""
     shape = () if distribution.batch_shape else (n,)
     overridden = any(
@@ -90,7 +90,7 @@ def _sample(distribution: Any, n: int) -> tuple[Tensor, Tensor | None]:  # noqa:
     return distribution.sample(shape), None
 
 
-def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN401
+def blueprint_of(flow: Any, converters: Converters) -> Blueprint:
     """Returns the blueprint of a flow of zuko."""
     if "zuko.lazy.Flow" not in full_names(flow):
         raise ArgumentError(
@@ -115,12 +115,12 @@ def blueprint_of(flow: Any, converters: Converters) -> Blueprint:  # noqa: ANN40
     return Blueprint(parts, tuple(base.event_shape), base.base_dist.loc)
 
 
-def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
+def _layers_of(transform: Any) -> list[Any]:
     name = "zuko.lazy.LazyComposedTransform"
     return flattened(transform, lambda part: part.transforms if is_exactly(part, name) else None)
 
 
-def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
+def _base(base: Any) -> list[FlowPart]:
     normal = full_names(base)[0] == "zuko.distributions.DiagNormal"
     if not normal or len(base.event_shape) != 1:
         raise Unsupported("it is not a normal distribution of features, each with a fixed mean")
@@ -130,7 +130,7 @@ def _base(base: Any) -> list[FlowPart]:  # noqa: ANN401
     return [ScalingPart(scale.log(), loc.clone()).inverse()]
 
 
-def _coupling(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _coupling(layer: Any) -> list[FlowPart]:
     mask = layer.mask.cpu()
     partition = Partition(len(mask), tuple(mask.nonzero()[:, 0].tolist()))
     kept, changed = len(partition.kept), len(partition.changed)
@@ -141,7 +141,7 @@ def _coupling(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     return [CouplingPart(partition, _in_order(network, scale, changed), scale, bound)]
 
 
-def _univariate(function: Any, shapes: Any) -> tuple[str | None, float]:  # noqa: ANN401
+def _univariate(function: Any, shapes: Any) -> tuple[str | None, float]:
     """Returns the scale curve (softsign, or None for a shift) and bound of an elementwise map."""
     kind, settings = function, {}
     if isinstance(function, functools.partial) and not function.args:
@@ -159,7 +159,7 @@ def _univariate(function: Any, shapes: Any) -> tuple[str | None, float]:  # noqa
     raise Unsupported(f"it transforms features by {kind.__name__}, which is not affine")
 
 
-def _counts(shapes: Any) -> list[int]:  # noqa: ANN401
+def _counts(shapes: Any) -> list[int]:
     return [math.prod(shape) for shape in shapes]
 
 
@@ -170,7 +170,7 @@ def _in_order(network: NetworkWeights, scale: str | None, changed: int) -> Netwo
     return network.select_outputs([*range(1, 2 * changed, 2), *range(0, 2 * changed, 2)])
 
 
-def _unconditional(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _unconditional(layer: Any) -> list[FlowPart]:
     transform = layer(None)
     name = full_names(transform)[0]
     if name == "zuko.transforms.PermutationTransform":
@@ -182,7 +182,7 @@ def _unconditional(layer: Any) -> list[FlowPart]:  # noqa: ANN401
     raise Unsupported(f"kappaflow has no equivalent of {type(transform).__name__}")
 
 
-def _elementwise(layer: Any) -> list[FlowPart]:  # noqa: ANN401
+def _elementwise(layer: Any) -> list[FlowPart]:
     scale, bound = _univariate(layer.univariate, layer.shapes)
     if hasattr(layer, "hyper"):
         features = layer.hyper.out_features // layer.total

@@ -66,18 +66,14 @@ class ThreeConvolutions(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
-        again: bool,
-        x: Tensor,
-        shift: Tensor | None,
-        *weights: Tensor,
+        ctx: Any, again: bool, x: Tensor, shift: Tensor | None, *weights: Tensor
     ) -> Tensor:
         hidden = hidden_layers(x, shift, weights)
         ctx.save_for_backward(x, shift, *weights, *(() if again else hidden))
         return last_convolution(hidden, weights)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         x, shift, *rest = ctx.saved_tensors
         weights, hidden = tuple(rest[:6]), rest[6:]
         if torch.is_grad_enabled():

@@ -64,7 +64,7 @@ class MaskedMLP(MLP):
         hidden: Sequence[int] = (128, 128),
         *,
         context_features: int = 0,
-        **options: Any,  # noqa: ANN401
+        **options: Any,
     ) -> None:
         self.features, count = positive_int("features", features), positive_int("outputs", outputs)
         super().__init__(

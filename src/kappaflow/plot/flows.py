@@ -56,12 +56,12 @@ Quantity = Literal["condition_number", "singular_values", "round_trip"]
 @register_view("plot", Profile)
 def depth_profile(
     profile: Profile | Flow | FitResult | EnergyResult,
-    x: Any = None,  # noqa: ANN401
+    x: Any = None,
     *,
     quantity: Quantity = "condition_number",
-    ax: Any = None,  # noqa: ANN401
+    ax: Any = None,
     interactive: bool = False,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Plots the conditioning of a flow over its depth.
 
     Args:
@@ -97,12 +97,7 @@ def depth_profile(
 
 
 @register_view("plot", DepthCurve)
-def depth_curve(
-    curve: DepthCurve,
-    *,
-    ax: Any = None,  # noqa: ANN401
-    interactive: bool = False,
-) -> Any:  # noqa: ANN401
+def depth_curve(curve: DepthCurve, *, ax: Any = None, interactive: bool = False) -> Any:
     """Plots likelihood and conditioning against depth, for each partition.
 
     Args:
@@ -133,11 +128,11 @@ def depth_curve(
 @register_view("plot", DepthGains)
 def depth_gains(
     gains: DepthGains | Flow | FitResult,
-    x: Any = None,  # noqa: ANN401
+    x: Any = None,
     *,
-    ax: Any = None,  # noqa: ANN401
+    ax: Any = None,
     interactive: bool = False,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Plots the nats that a flow gains up to each depth, above the condition number there.
 
     Args:
@@ -170,11 +165,11 @@ def depth_gains(
 @register_view("plot", Spectrum)
 def spectrum(
     spectrum: Spectrum | Flow | FitResult | EnergyResult,
-    x: Any = None,  # noqa: ANN401
+    x: Any = None,
     *,
-    ax: Any = None,  # noqa: ANN401
+    ax: Any = None,
     interactive: bool = False,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Plots the singular values of a Jacobian, with their spread over the rows.
 
     For a flow they are measured without its standardization: all of them up to 128 dimensions, and
@@ -213,7 +208,7 @@ def spectrum(
 
 
 @register_view("plot", FitResult, EnergyResult)
-def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> Any:  # noqa: ANN401
+def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> Any:
     """Plots the learning curves of a training: loss, conditioning, round trips, learning rate.
 
     Args:
@@ -243,12 +238,12 @@ def training(result: FitResult | EnergyResult, *, interactive: bool = False) -> 
 
 def pairs(
     flow: Flow | FitResult,
-    data: Any,  # noqa: ANN401
+    data: Any,
     *,
     columns: Sequence[str | int] | None = None,
     rows: int = 2000,
     interactive: bool = False,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Plots data and as many samples of a flow, for each pair of columns.
 
     The diagonal shows the density of each column, and each pair names its rank correlation
@@ -289,12 +284,7 @@ def pairs(
     return drawn(corner_chart(corner, "data"), interactive=interactive)
 
 
-def latent(
-    flow: Flow | FitResult | EnergyResult,
-    x: Any,  # noqa: ANN401
-    *,
-    interactive: bool = False,
-) -> Any:  # noqa: ANN401
+def latent(flow: Flow | FitResult | EnergyResult, x: Any, *, interactive: bool = False) -> Any:
     """Plots the latents of data, which follow the base distribution if the flow fits.
 
     One panel has the histogram of all coordinates and the density of the base, the other the mean
@@ -325,7 +315,7 @@ def latent(
 
 
 @register_view("plot", Factorization)
-def factorization(factorization: Factorization, *, interactive: bool = False) -> Any:  # noqa: ANN401
+def factorization(factorization: Factorization, *, interactive: bool = False) -> Any:
     """Plots a linear map and its couplings as heat maps, with their condition numbers.
 
     Args:
@@ -361,7 +351,7 @@ def _columns(table: Table, columns: Sequence[str | int] | None) -> list[str]:
     return chosen_columns(columns, table.columns)
 
 
-def drawn(chart: Chart, ax: Any = None, *, interactive: bool) -> Any:  # noqa: ANN401
+def drawn(chart: Chart, ax: Any = None, *, interactive: bool) -> Any:
     """Returns a chart as axes of matplotlib or as a figure of plotly."""
     if not interactive:
         return axes_of(chart, ax)
@@ -391,7 +381,7 @@ def trained_on(flow: object) -> Table | None:
     return train if isinstance(train, Table) else None
 
 
-def flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:  # noqa: ANN401
+def flow_and_rows(flow: object, data: Any, most: int) -> tuple[Flow, Batch]:
     """Returns a flow and rows of data, evenly spaced and `most` at most, as tensors."""
     own = flow_of(flow)
     if data is None:

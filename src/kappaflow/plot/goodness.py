@@ -18,11 +18,11 @@ from kappaflow.training.rows import rows_for
 @register_view("plot", TwoSample)
 def marginals(
     result: TwoSample | Flow | FitResult,
-    data: Any = None,  # noqa: ANN401
+    data: Any = None,
     *,
     columns: Sequence[str | int] | None = None,
     interactive: bool = False,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Plots histograms of each column of held-out rows and of samples, with their differences.
 
     Differences are in standard errors, below the histograms. Bins are fine where a narrow region
@@ -61,11 +61,8 @@ def marginals(
 
 
 def pit(
-    result: Calibration | Flow | FitResult,
-    data: Any = None,  # noqa: ANN401
-    *,
-    interactive: bool = False,
-) -> Any:  # noqa: ANN401
+    result: Calibration | Flow | FitResult, data: Any = None, *, interactive: bool = False
+) -> Any:
     """Plots ranks of held-out rows among samples at their contexts (PIT), which should be flat.
 
     Args:
@@ -92,11 +89,11 @@ def pit(
 
 def coverage(
     result: Calibration | Flow | FitResult,
-    data: Any = None,  # noqa: ANN401
+    data: Any = None,
     *,
-    ax: Any = None,  # noqa: ANN401
+    ax: Any = None,
     interactive: bool = False,
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Plots the share of held-out rows in intervals and regions against their nominal level.
 
     Args:
@@ -122,12 +119,12 @@ def coverage(
 
 
 @register_view("plot", Calibration)
-def _coverage_and_pit(result: Calibration, *, interactive: bool = False) -> Any:  # noqa: ANN401
+def _coverage_and_pit(result: Calibration, *, interactive: bool = False) -> Any:
     charts = [coverage_chart(result), pit_chart(result)]
     return drawn(side_by_side("calibration", "Calibration", charts), interactive=interactive)
 
 
-def _calibration(result: object, data: Any) -> Calibration:  # noqa: ANN401
+def _calibration(result: object, data: Any) -> Calibration:
     if not isinstance(result, Calibration):
         return calibration(*_flow_and_table(result, data))
     if data is not None:
@@ -135,7 +132,7 @@ def _calibration(result: object, data: Any) -> Calibration:  # noqa: ANN401
     return result
 
 
-def _flow_and_table(flow: object, data: Any) -> tuple[Flow, Table]:  # noqa: ANN401
+def _flow_and_table(flow: object, data: Any) -> tuple[Flow, Table]:
     """Returns a flow and the rows to compare it with."""
     own = flow_of(flow)
     if data is None:

@@ -200,11 +200,7 @@ def spectrum_chart(spectrum: Spectrum) -> Chart:
 
 
 def singular_values_chart(
-    series: Sequence[Series],
-    title: str,
-    y: str,
-    caption: str,
-    **more: Any,  # noqa: ANN401
+    series: Sequence[Series], title: str, y: str, caption: str, **more: Any
 ) -> Chart:
     """Returns a chart of singular values by their number; keywords are fields of `Panel`."""
     return single_chart(

@@ -176,7 +176,7 @@ def figures_of(result: Result) -> list[tuple[str, str | float | None]]:
     return [*_flat(result.model_dump(exclude={"level", "verdict", "findings", "notes"}))]
 
 
-def _flat(value: Any, name: str = "") -> Sequence[tuple[str, Any]]:  # noqa: ANN401
+def _flat(value: Any, name: str = "") -> Sequence[tuple[str, Any]]:
     """Returns names and values of nested figures; those of a list are numbered."""
     if isinstance(value, list):
         value = {str(number): item for number, item in enumerate(value, start=1)}

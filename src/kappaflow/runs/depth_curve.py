@@ -105,7 +105,7 @@ class Plan:
 
 
 def depth_curve(
-    data: Any,  # noqa: ANN401
+    data: Any,
     *,
     model: Kind | None = None,
     partitions: Sequence[str] = tuple(PARTITIONS),
@@ -118,7 +118,7 @@ def depth_curve(
     bounds: Bounds | None = None,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> DepthCurve:
     """Measures how deep a flow of data has to be, at what conditioning, for three partitions.
 
@@ -246,10 +246,7 @@ class _Flows:
 
 
 def examples_of(
-    data: Any,  # noqa: ANN401
-    bounds: Bounds | None = None,
-    repair: Repair | None = None,
-    seed: int = 0,
+    data: Any, bounds: Bounds | None = None, repair: Repair | None = None, seed: int = 0
 ) -> Examples:
     """Returns the rows or images, checked and split."""
     kind = kind_of(data)

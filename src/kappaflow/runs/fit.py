@@ -52,7 +52,7 @@ def fit_run(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
     callbacks: Sequence[Callback] = (),
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> RunSummary:
     """Trains a flow and writes a run folder: model, metrics, result, diagnosis and report.
 
@@ -121,7 +121,7 @@ def _chosen(
     data: RunData,
     settings: Settings,
     learning_rate: float | None,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> tuple[ModelConfig, ModelChoice | None, TrainingState | None]:
     """Returns a model; of a search its choice, and the state of the winner."""
     if isinstance(model, ModelConfig):

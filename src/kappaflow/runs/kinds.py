@@ -97,7 +97,7 @@ class RunData(ABC):
         """Returns the arguments of a model for a report."""
         return all_arguments(model)
 
-    def search(self, search: Any, settings: Settings, **options: Any) -> Any:  # noqa: ANN401
+    def search(self, search: Any, settings: Settings, **options: Any) -> Any:
         """Returns the choice of a model search and the state of its winner."""
         raise ArgumentError("'model' should be a recipe for this data, not a search.")
 
@@ -204,11 +204,11 @@ class RunKind(ABC):
     page: ClassVar[Callable[..., Page]] = staticmethod(general_page)  # of a report
 
     @abstractmethod
-    def read(self, run: Any, flow: Flow, source: str, **text: Unpack[TextFormat]) -> Any:  # noqa: ANN401
+    def read(self, run: Any, flow: Flow, source: str, **text: Unpack[TextFormat]) -> Any:
         """Returns other data than that of a run, in the form of its flow."""
 
     @abstractmethod
-    def split_data(self, flow: Flow, train: Any, validation: Any, test: Any) -> RunData:  # noqa: ANN401
+    def split_data(self, flow: Flow, train: Any, validation: Any, test: Any) -> RunData:
         """Returns data that is split already as the data of a run."""
 
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -233,22 +233,16 @@ class RunKind(ABC):
         """Returns the findings on likelihood, training and data of a run."""
         return run_findings(held_out, history, stopped_because, warnings)
 
-    def data_findings(self, flow: Flow, data: Any) -> Iterable[Finding]:  # noqa: ANN401
+    def data_findings(self, flow: Flow, data: Any) -> Iterable[Finding]:
         """Returns the findings on data as such, with what is known of it from the flow."""
         return ()
 
-    def identifiers(self, data: Any) -> np.ndarray:  # noqa: ANN401
+    def identifiers(self, data: Any) -> np.ndarray:
         """Returns what names each example next to its score; by default its number, from 0."""
         return np.arange(len(data))
 
     def diagnose(
-        self,
-        flow: Flow,
-        data: Any,  # noqa: ANN401
-        examine: Examine,
-        *,
-        thorough: bool,
-        train: Any = None,  # noqa: ANN401
+        self, flow: Flow, data: Any, examine: Examine, *, thorough: bool, train: Any = None
     ) -> Diagnosis:
         """Returns the diagnosis at the first examples of some data.
 
@@ -266,16 +260,11 @@ class RunKind(ABC):
         """Returns samples to measure a flow at where data is missing; None for a default."""
         return None
 
-    def copy_files(self, config: Any, flow: Flow, old: Path, new: Path, *, finished: bool) -> None:  # noqa: ANN401, B027
+    def copy_files(self, config: Any, flow: Flow, old: Path, new: Path, *, finished: bool) -> None:  # noqa: B027
         """Writes the files of a run that was made from another, such as pictures."""
 
     def scores(
-        self,
-        run: OpenRun,
-        source: str,
-        *,
-        scratch: Path | None = None,
-        **options: Any,  # noqa: ANN401
+        self, run: OpenRun, source: str, *, scratch: Path | None = None, **options: Any
     ) -> Chunked:
         """Returns the scores of other data; `score_run` describes the options."""
         self.refuse(options)
@@ -283,14 +272,14 @@ class RunKind(ABC):
         scores = log_prob_of(run.flow, data.batches(run.flow)).numpy()
         return OneChunk(run.columns({self.example: self.identifiers(data)}, scores))
 
-    def samples(self, run: OpenRun, n: int, **options: Any) -> Chunked:  # noqa: ANN401
+    def samples(self, run: OpenRun, n: int, **options: Any) -> Chunked:
         """Returns samples by column, as `sample_run` does."""
         raise ArgumentError(
             f"'run' should be one on a table, it is one on {self.plural}: call "
             "kappaflow.load(run).sample(n)."
         )
 
-    def write_samples(self, run: OpenRun, n: int, out: str, **options: Any) -> Written:  # noqa: ANN401
+    def write_samples(self, run: OpenRun, n: int, out: str, **options: Any) -> Written:
         """Returns a summary of samples that are written to a file, as `write_samples` does."""
         check_writable(out, read=options.get("context"))
         samples = self.samples(run, n, **options)

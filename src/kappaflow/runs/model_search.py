@@ -169,10 +169,10 @@ def chosen_before(folder: Path) -> ModelChoice | None:
 
 
 def fit_auto(
-    data: Any,  # noqa: ANN401
+    data: Any,
     *,
-    validation: Any = None,  # noqa: ANN401
-    weights: Any = None,  # noqa: ANN401
+    validation: Any = None,
+    weights: Any = None,
     out: str | Path | None = None,
     device: str | torch.device | None = None,
     repair: Repair | None = None,
@@ -189,7 +189,7 @@ def fit_auto(
     search_time: float = 60.0,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> FitResult:
     """Chooses a model for a table, trains it, and returns it with its history.
 

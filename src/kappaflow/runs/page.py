@@ -39,10 +39,10 @@ BY_HALF = (
 @register_view("report", FitResult)
 def write_report(
     flow: Flow | FitResult,
-    data: Any = None,  # noqa: ANN401
+    data: Any = None,
     path: str | Path = "report.html",
     *,
-    train: Any = None,  # noqa: ANN401
+    train: Any = None,
     title: str = "",
 ) -> Path:
     """Writes the page of a report on a flow of a table or of images.
@@ -123,7 +123,7 @@ def _untrained(flow: object) -> FitResult:
     return FitResult(checked_flow(flow), (), math.nan, 0, "")
 
 
-def _rows(result: FitResult, data: Any, train: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def _rows(result: FitResult, data: Any, train: Any) -> tuple[Any, Any]:
     """Returns the rows that references are fitted to, or None, and held-out rows."""
     fitted = result.train if train is None else rows_for(result.flow, train)
     fitted = fitted if isinstance(fitted, Table) else None
@@ -133,7 +133,7 @@ def _rows(result: FitResult, data: Any, train: Any) -> tuple[Any, Any]:  # noqa:
     return replace(fitted, warnings=()), held_out
 
 
-def _examples(kind: Kind, result: FitResult, data: Any, train: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def _examples(kind: Kind, result: FitResult, data: Any, train: Any) -> tuple[Any, Any]:
     """Returns examples of another kind to compare with, or None, and held-out ones."""
     flow, fitted = result.flow, result.train if train is None else train
     for name, source in (("data", data), ("train", fitted)):
@@ -150,7 +150,7 @@ def _examples(kind: Kind, result: FitResult, data: Any, train: Any) -> tuple[Any
     return parts[0], parts[1]
 
 
-def _halves(kind: Kind | None, held_out: Any) -> tuple[Any, Any]:  # noqa: ANN401
+def _halves(kind: Kind | None, held_out: Any) -> tuple[Any, Any]:
     """Returns two random halves of held-out data."""
     if kind is not None:
         return kind.split(held_out, (0.5, 0.5), 0)

@@ -57,6 +57,6 @@ def _prepare_process() -> None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: Any) -> None:  # noqa: ANN401
+def _end_with(parent: Any) -> None:
     parent.join()
     os._exit(1)

@@ -60,7 +60,7 @@ def prune_run(
     *,
     nats: float = 0.02,
     progress: bool | None = None,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> PrunedRun:
     """Prunes the flow of a run, and writes the run of the new flow, with its report.
 

@@ -142,10 +142,7 @@ class TableData(RunData):
         return notes
 
     def search(
-        self,
-        search: ModelSearch,
-        settings: Settings,
-        **options: Any,  # noqa: ANN401
+        self, search: ModelSearch, settings: Settings, **options: Any
     ) -> tuple[ModelChoice, TrainingState | None]:
         """Returns the choice of a model search and the state of its winner."""
         rows = self.trained_on

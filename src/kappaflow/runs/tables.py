@@ -110,11 +110,11 @@ class TableRuns(RunKind):
     def compared(self, flow: Flow, data: Dataset) -> Batch:
         return data.batches(flow).at(slice(None))
 
-    def scores(self, run: OpenRun, source: str, **options: Any) -> Chunked:  # noqa: ANN401
+    def scores(self, run: OpenRun, source: str, **options: Any) -> Chunked:
         scores = MixedScores if is_mixed(run.config) else Scores
         return scores(run, source, **options)
 
-    def samples(self, run: OpenRun, n: int, **options: Any) -> Chunked:  # noqa: ANN401
+    def samples(self, run: OpenRun, n: int, **options: Any) -> Chunked:
         given = options.pop("given", None)
         if is_mixed(run.config):
             return MixedSamples(run, n, given=given, **options)

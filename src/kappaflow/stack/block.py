@@ -238,7 +238,7 @@ class BlockNode(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,
         block: Block,
         mode: ExecutionMode,
         weights: Weights,
@@ -254,7 +254,7 @@ class BlockNode(torch.autograd.Function):
         return z, log_det
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         gradients = cotangents[0], cotangents[1]
         x, context, z, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
@@ -331,11 +331,7 @@ def _too_large(block: Block, layer: int, error: float, direction: int) -> str:
 
 
 def _differentiable(
-    ctx: Any,  # noqa: ANN401
-    x: Tensor,
-    context: Tensor,
-    parameters: Sequence[Tensor],
-    gradients: Sequence[Tensor],
+    ctx: Any, x: Tensor, context: Tensor, parameters: Sequence[Tensor], gradients: Sequence[Tensor]
 ) -> list[Tensor | None]:
     """Returns gradients with a graph, from the plain couplings."""
     if ctx.block_pass.drops:

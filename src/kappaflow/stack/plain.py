@@ -143,10 +143,10 @@ def _described(coupling: Coupling) -> dict[str, Any]:
 
 
 def check_permutations(
-    stack: Any,  # noqa: ANN401
+    stack: Any,
     state: dict[str, Any],
     prefix: str,
-    _metadata: Any,  # noqa: ANN401
+    _metadata: Any,
     _strict: bool,
     _missing: list[str],
     _unexpected: list[str],

@@ -45,10 +45,10 @@ FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
 
 def fit(
     flow: Flow | object,
-    data: Any,  # noqa: ANN401
+    data: Any,
     *,
-    validation: Any = None,  # noqa: ANN401
-    weights: Any = None,  # noqa: ANN401
+    validation: Any = None,
+    weights: Any = None,
     out: str | Path | None = None,
     device: str | torch.device | None = None,
     repair: Repair | None = None,
@@ -66,7 +66,7 @@ def fit(
     callbacks: Sequence[Callback] = (),
     optimizer: MakeOptimizer | None = None,
     scheduler: MakeScheduler | None = None,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> FitResult:
     """Trains a flow by maximum likelihood, and returns it with its history.
 
@@ -187,7 +187,7 @@ def fit(
     return replace(result, notes=(*parts.notes, *far))
 
 
-def _wrapped(flow: object, data: Any, reading: Reading) -> Flow:  # noqa: ANN401
+def _wrapped(flow: object, data: Any, reading: Reading) -> Flow:
     """Returns a flow of another library as a `Flow` that shares its parameters."""
     if hasattr(flow, "_orig_mod"):
         raise ArgumentError("'flow' should be the flow before torch.compile: give compile=True.")
@@ -343,7 +343,7 @@ class _DataRequest:
 
 def split_rows(
     table: Table,
-    validation: Any,  # noqa: ANN401
+    validation: Any,
     domains: Domains,
     settings: Settings,
     reading: Reading,

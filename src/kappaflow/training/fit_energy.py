@@ -33,7 +33,7 @@ def fit_energy(
     device: str | torch.device | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> EnergyResult:
     r"""Trains a flow q on an unnormalized density p by the reverse KL divergence.
 

@@ -53,11 +53,11 @@ class Objective(Protocol):
         """Yields what this rank uses in each step of an epoch, and the rows of all ranks."""
         ...
 
-    def loss(self, batch: Any, done: float) -> Loss:  # noqa: ANN401
+    def loss(self, batch: Any, done: float) -> Loss:
         """Returns the loss of a step after `done` steps, counted by the time if that is more."""
         ...
 
-    def first_nonfinite(self, batch: Any, loss: Loss) -> str:  # noqa: ANN401
+    def first_nonfinite(self, batch: Any, loss: Loss) -> str:
         """Returns as text the part of a step that first was not finite."""
         ...
 

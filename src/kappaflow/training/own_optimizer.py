@@ -98,7 +98,7 @@ class OwnOptimizer:
         state |= {"state": plain, "moves": self._schedule and self._schedule.moves}
         return json.loads(json.dumps(state, default=_refuse))
 
-    def load_state_dict(self, state: dict[int, dict[str, Tensor]], plain: Any) -> None:  # noqa: ANN401
+    def load_state_dict(self, state: dict[int, dict[str, Tensor]], plain: Any) -> None:
         """Restores what `state_dict` and `plain_state` returned; ValueError if it does not fit."""
         moves = plain.pop("moves", None)
         if (moves is None) != (self._schedule is None):
@@ -126,7 +126,7 @@ def _refuse(value: object) -> None:
     )
 
 
-def _optimizer_of(make: Any, trained: list[nn.Parameter]) -> Optimizer:  # noqa: ANN401
+def _optimizer_of(make: Any, trained: list[nn.Parameter]) -> Optimizer:
     """Returns an optimizer that can move parameters of the flow, or raises an error."""
     optimizer = _product("optimizer", make, trained, (Optimizer,))
     if isinstance(optimizer, LBFGS):
@@ -190,7 +190,7 @@ EXAMPLES = {
 }
 
 
-def _product(name: str, make: Any, argument: object, kinds: tuple[type, ...]) -> Any:  # noqa: ANN401
+def _product(name: str, make: Any, argument: object, kinds: tuple[type, ...]) -> Any:
     """Returns what a function of the caller makes, or raises an error that shows an example."""
     how = f"a function such as {EXAMPLES[name]}"
     if isinstance(make, kinds) or not callable(make):

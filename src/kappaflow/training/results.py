@@ -90,11 +90,7 @@ class FitResult(PlottedSummary):
         return [*findings, *(("note", note) for note in self.notes)]
 
     def report(
-        self,
-        path: str | Path = "report.html",
-        data: Any = None,  # noqa: ANN401
-        *,
-        title: str = "",
+        self, path: str | Path = "report.html", data: Any = None, *, title: str = ""
     ) -> Path:
         """Returns the path of a page about this training, by `kappaflow.write_report`.
 

@@ -16,11 +16,7 @@ from kappaflow.training.torch_data import is_torch_data, read_torch_data
 
 
 def as_table(
-    data: Any,  # noqa: ANN401
-    reading: Reading = READ_ALL,
-    weights: Any = None,  # noqa: ANN401
-    *,
-    every: bool = False,
+    data: Any, reading: Reading = READ_ALL, weights: Any = None, *, every: bool = False
 ) -> Table:
     """Returns tabular data of any kind as a table; `every` keeps all columns of numbers."""
     if is_torch_data(data):
@@ -70,7 +66,7 @@ def _pair(data: tuple[Any, ...], reading: Reading) -> Table:
     return replace(table, context=context.values, context_columns=names)
 
 
-def rows_for(flow: Flow, data: Any, like: Table | None = None) -> Table:  # noqa: ANN401
+def rows_for(flow: Flow, data: Any, like: Table | None = None) -> Table:
     """Returns finite rows of any kind that fit a flow, with the columns of `like` by name."""
     if len(flow.event_shape) > 1:
         raise ArgumentError("'flow' should be a flow of a table, got one of images.")

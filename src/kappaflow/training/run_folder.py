@@ -220,7 +220,7 @@ def _check_same_run(folder: Path, stored: ModelFile, config: ModelFile) -> None:
             )
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
         parts = (_flat(item, f"{prefix}.{key}") for key, item in value.items())
         return {key: item for part in parts for key, item in part.items()}
@@ -233,6 +233,6 @@ def _short_key(key: str) -> str:
     return key.replace(".", " ")
 
 
-def _short_value(value: Any) -> str:  # noqa: ANN401
+def _short_value(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -52,7 +52,7 @@ def _items(dataset: TorchDataset) -> Iterator[Item]:
         yield x[None], None if context is None else context[None]
 
 
-def _pair(item: Any) -> Item:  # noqa: ANN401
+def _pair(item: Any) -> Item:
     """Returns an item x, (x,) or (x, context) as two tensors."""
     is_row = isinstance(item, list) and all(isinstance(number, int | float) for number in item)
     parts = item if isinstance(item, tuple | list) and not is_row else (item,)
@@ -64,7 +64,7 @@ def _pair(item: Any) -> Item:  # noqa: ANN401
     return _tensor(parts[0]), _tensor(parts[1]) if len(parts) == 2 else None
 
 
-def _tensor(value: Any) -> Tensor:  # noqa: ANN401
+def _tensor(value: Any) -> Tensor:
     """Returns numbers, an array or a picture of Pillow as a tensor."""
     if isinstance(value, Tensor):
         return value.detach().cpu()

@@ -40,7 +40,7 @@ def trade_off(
     processes: int = 1,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
-    **settings: Any,  # noqa: ANN401
+    **settings: Any,
 ) -> TradeOff:
     """Returns what budgets cost, after training the missing flows and writing the page."""
     requested = _checked(budgets, settings)

@@ -34,7 +34,7 @@ class PeerLayer(Bijection):
         return self.decode(self.layer, z)
 
 
-def _freia_map(layer: Any, x: Tensor, **direction: bool) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+def _freia_map(layer: Any, x: Tensor, **direction: bool) -> tuple[Tensor, Tensor]:
     (z,), log_det = layer([x], **direction)
     return z, log_det
 

@@ -64,13 +64,7 @@ def level_series(
 
 
 def panel(
-    title: str,
-    x: str,
-    y: str,
-    series: Sequence[Series],
-    *,
-    log: str = "xy",
-    **more: Any,  # noqa: ANN401
+    title: str, x: str, y: str, series: Sequence[Series], *, log: str = "xy", **more: Any
 ) -> Panel:
     """Returns a panel of lines with logarithmic axes `log`; keywords are fields of `Panel`."""
     axes = {"x_log": "x" in log, "y_log": "y" in log}

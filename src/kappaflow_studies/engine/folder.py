@@ -21,7 +21,7 @@ def checked_folder(out: str | Path) -> Path:
     return folder
 
 
-def as_text(value: Any) -> str:  # noqa: ANN401
+def as_text(value: Any) -> str:
     """Returns a setting as text."""
     if isinstance(value, list | tuple):
         return ", ".join(map(as_text, value))

@@ -39,7 +39,7 @@ def factors_page(
     source: str,
     *,
     known: Mapping[int, Factorization],
-    **search: Any,  # noqa: ANN401
+    **search: Any,
 ) -> str:
     """Returns the page of a factorization, with other numbers of couplings for its matrix."""
     trials = trade_off(matrix, known=known, **search)

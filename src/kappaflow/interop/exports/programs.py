@@ -88,7 +88,7 @@ class Program:
             ) from error
         return lambda *inputs: outputs(program(*inputs))
 
-    def _converted(self, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    def _converted(self, dtype: torch.dtype) -> Any:
         lacking: dict[Any, Callable[..., Tensor]] = {
             torch.ops.aten.linalg_solve_triangular.default: _substituted,
             torch.ops.aten.log1p.default: _log1p,
@@ -102,11 +102,11 @@ class Program:
         decompose = traced.run_decompositions
         skipped: list[bool] = []
 
-        def decompose_if_needed(table: dict[Any, Any]) -> Any:  # noqa: ANN401
+        def decompose_if_needed(table: dict[Any, Any]) -> Any:
             skipped.append(not _is_decomposed_by(table, traced))
             return traced if skipped[-1] else decompose(table)
 
-        def convert() -> Any:  # noqa: ANN401
+        def convert() -> Any:
             return torch.onnx.export(
                 traced,
                 dynamo=True,
@@ -137,7 +137,7 @@ class _RefuseLen(TorchFunctionMode):
         types: object,
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
+    ) -> Any:
         if func == Tensor.__len__ and args[0].dim() and isinstance(args[0].shape[0], torch.SymInt):
             raise ArgumentError(
                 f"len(x) fixes the number of rows at {_calling_line()}. Use x.shape[0] instead."
@@ -155,7 +155,7 @@ def _calling_line() -> str:
     return "an unknown line"
 
 
-def _operations(traced: Any) -> set[Any]:  # noqa: ANN401
+def _operations(traced: Any) -> set[Any]:
     """Returns the operations of a program, also of graphs in its graph."""
     graphs = [
         part.graph for part in traced.graph_module.modules() if isinstance(part, GraphModule)
@@ -163,7 +163,7 @@ def _operations(traced: Any) -> set[Any]:  # noqa: ANN401
     return {node.target for graph in graphs for node in graph.nodes if node.op == "call_function"}
 
 
-def _is_decomposed_by(table: dict[Any, Any], traced: Any) -> bool:  # noqa: ANN401
+def _is_decomposed_by(table: dict[Any, Any], traced: Any) -> bool:
     """Returns whether a decomposition changes a program: an operation, one in place, a graph."""
     return any(
         operation in table
@@ -173,7 +173,7 @@ def _is_decomposed_by(table: dict[Any, Any], traced: Any) -> bool:  # noqa: ANN4
     )
 
 
-def _simplify(graph: Any, kind: ExportFormat) -> None:  # noqa: ANN401
+def _simplify(graph: Any, kind: ExportFormat) -> None:
     """Removes operations that compute nothing: all later steps take time for each."""
     aten = torch.ops.aten
     unneeded = {aten.to.dtype, aten.promote_types.default}  # torch 2.6 cannot load the second
@@ -206,7 +206,7 @@ def _load_onnx(file: Path) -> Call:
     return run
 
 
-def _session(source: Path | bytes) -> Any:  # noqa: ANN401
+def _session(source: Path | bytes) -> Any:
     runtime = importlib.import_module("onnxruntime")
     return runtime.InferenceSession(source, providers=["CPUExecutionProvider"])
 
@@ -218,7 +218,7 @@ def outputs(answer: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 def _scalar_tensor(
     s: float, dtype: int = 1, layout: str = "", device: str = "", pin_memory: bool = False
-) -> Any:  # noqa: ANN401
+) -> Any:
     """Returns a number as a tensor of ONNX; the exporter would round it to float32 first."""
     onnx, onnxscript = map(importlib.import_module, ("onnx", "onnxscript"))
     number = onnx.helper.make_tensor("number", max(dtype, 1), [], [s])

@@ -317,22 +317,14 @@ def light_colors() -> dict[str, str]:
 
 
 def line(
-    name: str,
-    x: Iterable[object],
-    y: Iterable[object],
-    tone: int = DATA,
-    **more: Any,  # noqa: ANN401
+    name: str, x: Iterable[object], y: Iterable[object], tone: int = DATA, **more: Any
 ) -> Series:
     """Returns a series; keywords are further fields of `Series`."""
     return Series(name=name, x=_numbers(x), y=_numbers(y), tone=tone, **more)
 
 
 def band(
-    name: str,
-    x: Iterable[object],
-    bands: Sequence[Iterable[object]],
-    tone: int,
-    **more: Any,  # noqa: ANN401
+    name: str, x: Iterable[object], bands: Sequence[Iterable[object]], tone: int, **more: Any
 ) -> Series:
     """Returns a line with a band, or points with whiskers, from low, middle and high values."""
     low, middle, high = map(_numbers, bands)
@@ -347,7 +339,7 @@ def histogram(
     return line(name, [*edges[:1], *edges], [0.0, *density, 0.0] if edges else [], tone, kind=kind)
 
 
-def single_chart(name: str, title: str, caption: str, **panel: Any) -> Chart:  # noqa: ANN401
+def single_chart(name: str, title: str, caption: str, **panel: Any) -> Chart:
     """Returns a chart with one panel; keywords are fields of `Panel`."""
     return Chart(name=name, title=title, caption=caption, panels=[Panel(**panel)])
 

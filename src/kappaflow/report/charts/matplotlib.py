@@ -57,7 +57,7 @@ def write_stills(chart: Chart, folder: Path, kinds: Sequence[str] = ("svg", "png
     return [*files.values()]
 
 
-def axes_of(chart: Chart, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib is optional
+def axes_of(chart: Chart, ax: Any = None) -> Any:  # matplotlib is optional
     """Returns the axes of a chart, of a new figure; a single panel can be drawn on `ax`."""
     try:
         import matplotlib.pyplot as plt
@@ -76,7 +76,7 @@ def axes_of(chart: Chart, ax: Any = None) -> Any:  # noqa: ANN401 - matplotlib i
         return cells if cells.size > 1 else cells[0, 0]
 
 
-def _draw_chart(figure: Any, chart: Chart, *, common_legend: bool) -> Any:  # noqa: ANN401
+def _draw_chart(figure: Any, chart: Chart, *, common_legend: bool) -> Any:
     """Returns the axes (rows, columns) of a chart on a figure; those without a panel are off."""
     chart = chart.unstacked
     rows, columns = chart.grid
@@ -104,7 +104,7 @@ def _draw_chart(figure: Any, chart: Chart, *, common_legend: bool) -> Any:  # no
     return cells
 
 
-def _draw_panel(ax: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
+def _draw_panel(ax: Any, panel: Panel, chart: Chart) -> None:
     """Draws a panel of a chart on axes; the chart sets the range of shared axes."""
     is_alone = len(chart.panels) == 1
     longest = 70 if is_alone else 24 if chart.small or chart.is_pictures else 40
@@ -138,7 +138,7 @@ def _draw_panel(ax: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
         ax.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _draw_series(ax: Any, series: Series, panel: Panel) -> None:  # noqa: ANN401
+def _draw_series(ax: Any, series: Series, panel: Panel) -> None:
     color, name = _color(series.tone), series.name
     x, y = _numbers(series.x, log=panel.x_log), _numbers(series.y, log=panel.y_log)
     if series.kind == "bars":
@@ -168,7 +168,7 @@ def _draw_series(ax: Any, series: Series, panel: Panel) -> None:  # noqa: ANN401
     )
 
 
-def _draw_rule(ax: Any, rule: Rule) -> None:  # noqa: ANN401
+def _draw_rule(ax: Any, rule: Rule) -> None:
     draw, at, transform, side = ax.axhline, (1, rule.at), ax.get_yaxis_transform(), "right"
     if rule.axis == "x":
         draw, at, transform, side = ax.axvline, (rule.at, 1), ax.get_xaxis_transform(), "center"
@@ -177,13 +177,13 @@ def _draw_rule(ax: Any, rule: Rule) -> None:  # noqa: ANN401
     ax.annotate(rule.text, at, **look)
 
 
-def _draw_contour(ax: Any, contour: Contour) -> None:  # noqa: ANN401
+def _draw_contour(ax: Any, contour: Contour) -> None:
     color = _color(contour.tone)
     ax.contour(*contour.centers, contour.heights, levels=[1, 2, 3], colors=color, linewidths=1)
     ax.plot([], [], color=color, label=contour.name)
 
 
-def _draw_heat(ax: Any, heat: Heat) -> None:  # noqa: ANN401
+def _draw_heat(ax: Any, heat: Heat) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
     if heat.limit is None:

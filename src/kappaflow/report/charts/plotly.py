@@ -63,7 +63,7 @@ def _add_below(traces: list[Content], layout: Content, lower: Content) -> None:
     layout["shapes"] += [shape | {"yref": "y2"} for shape in axes["shapes"]]
 
 
-def to_plotly(chart: Chart) -> Any:  # noqa: ANN401 - the import of plotly is slow
+def to_plotly(chart: Chart) -> Any:  # the import of plotly is slow
     """Returns a chart as one `plotly.graph_objects.Figure`, in the colors of a light page."""
     from plotly.subplots import make_subplots
 
