@@ -14,15 +14,11 @@ POWER_STEPS = 12  # steps of the power iteration above that
 
 @dataclass(frozen=True)
 class Stretched:
-    """The unit directions, (B, *event), that a map stretches most and least at each point.
-
-    `log_condition_number` is log(sigma_max / sigma_min), (B,), float64; nan if the Jacobian is not
-    finite.
-    """
+    """The unit directions, (B, *event), that a map stretches most and least at each point."""
 
     most: Tensor
     least: Tensor
-    log_condition_number: Tensor
+    log_condition_number: Tensor  # log(sigma_max / sigma_min), (B,), float64; nan if not finite
 
 
 @torch.no_grad()

@@ -26,12 +26,7 @@ INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes 
 
 @dataclass(frozen=True)
 class Reading:
-    """Which rows and columns of a source are read, and how: the options of `load_table`.
-
-    Columns in `texts` are kept as text. `lenient` reads a text among numbers of a file as missing,
-    instead of raising an error. `every` leaves out no column of numbers or booleans, `labels` none
-    of text with few labels.
-    """
+    """Which rows and columns of a source are read, and how: the options of `load_table`."""
 
     columns: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
@@ -39,10 +34,10 @@ class Reading:
     where: tuple[str, ...] = ()
     decimal: Decimal | None = None
     missing: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    lenient: bool = False
-    every: bool = False
-    labels: bool = False
+    texts: tuple[str, ...] = ()  # columns that are kept as text
+    lenient: bool = False  # reads a text among numbers of a file as missing, instead of an error
+    every: bool = False  # leaves out no column of numbers or booleans
+    labels: bool = False  # leaves out no text with few labels
     separator: str | None = None
     comment: str | None = None
 

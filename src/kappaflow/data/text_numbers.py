@@ -38,10 +38,7 @@ Marks = Mapping[str, "pl.Expr"]
 
 @dataclass(frozen=True)
 class ColumnMarks:
-    """How many texts of a column have each mark, and the first row that does, from 1.
-
-    Marks are those of `_plain_marks` and `_spelled_marks`.
-    """
+    """How many texts of a column have each mark, and the first row that does, from 1."""
 
     counts: Counter[str] = field(default_factory=Counter)
     firsts: dict[str, int] = field(default_factory=dict)

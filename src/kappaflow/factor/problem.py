@@ -71,19 +71,14 @@ def power_of_two(matrix: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class FactorProblem:
-    """A checked matrix in the form that the methods work on.
+    """A checked matrix in the form that the methods work on."""
 
-    `given` is the matrix as the user gave it, and `order` the kept features, then the changed
-    ones. `matrix` is in this order; if the determinant was negative (`flipped`), its last row is
-    negated. `scale` is |det|^(1/n).
-    """
-
-    given: np.ndarray
+    given: np.ndarray  # the matrix as the user gave it
     partition: Partition
-    order: np.ndarray
-    matrix: np.ndarray
-    flipped: bool
-    scale: float
+    order: np.ndarray  # the kept features, then the changed ones
+    matrix: np.ndarray  # in this order
+    flipped: bool  # whether its last row is negated: the determinant was negative
+    scale: float  # |det|^(1/n)
 
     @property
     def first(self) -> int:

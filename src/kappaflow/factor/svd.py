@@ -22,16 +22,12 @@ CARRIED = 10.0  # largest condition number of a carrier, in units of T's conditi
 
 
 class SingularValuePairs(NamedTuple):
-    """Couplings for m pairs at once; U is (upper, shear; 0, 1) and L is (1, 0; shear, lower).
+    """Couplings for m pairs at once; U is (upper, shear; 0, 1) and L is (1, 0; shear, lower)."""
 
-    The fields are (m,): the diagonals of each U and L, the shear x >= 0, and the delta of the
-    trailing diagonal (1, delta).
-    """
-
-    upper: np.ndarray
+    upper: np.ndarray  # the diagonals of each U, (m,), as of each L
     lower: np.ndarray
-    shear: np.ndarray
-    trailing: np.ndarray
+    shear: np.ndarray  # x >= 0
+    trailing: np.ndarray  # the delta of the trailing diagonal (1, delta)
 
     def product(self, count: int) -> np.ndarray:
         """Returns U L U ... U (1, delta) with `count` couplings for each pair, (m, 2, 2)."""

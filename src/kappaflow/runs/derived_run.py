@@ -150,13 +150,10 @@ def about_derived(about: About, flow: Flow, how: str) -> About:
 
 @dataclass(frozen=True)
 class RewrittenRun:
-    """The result of rewriting a run.
-
-    `certificate` has the changes, and the differences between the two flows at `points`.
-    """
+    """The result of rewriting a run."""
 
     folder: Path
-    certificate: Certificate
+    certificate: Certificate  # the changes, and the differences of the flows at `points`
     points: str
 
     def to_json(self) -> dict[str, object]:

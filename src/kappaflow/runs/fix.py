@@ -39,21 +39,14 @@ class Health(Diagnosis):
 
 @dataclass(frozen=True)
 class FixedRun:
-    """The result of fixing a run, which fixes.json holds.
+    """The result of fixing a run, which fixes.json holds."""
 
-    Attributes:
-        folder: The new run; None if nothing was done, as `after`.
-        done: One clause for each fix.
-        points: The points at which the runs are diagnosed, as text.
-        hint: What only another training helps; empty if there is nothing.
-    """
-
-    folder: Path | None
-    done: tuple[str, ...]
+    folder: Path | None  # the new run; None if nothing was done, as `after`
+    done: tuple[str, ...]  # one clause for each fix
     before: Health
     after: Health | None
-    points: str
-    hint: str = ""
+    points: str  # at which the runs are diagnosed, as text
+    hint: str = ""  # what only another training helps; empty if there is nothing
 
 
 def fix_run(

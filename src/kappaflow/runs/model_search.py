@@ -76,17 +76,11 @@ DROPOUT = ((300, 0.3), (700, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by trainin
 
 @dataclass(frozen=True)
 class ModelSearch:
-    """How to choose a model: arguments for all recipes, and a time limit in seconds.
-
-    0 seconds is no search. Without a learning rate, each model has its own.
-
-    Raises:
-        ArgumentError: The budget is negative or not finite.
-    """
+    """How to choose a model: arguments for all recipes, and a time limit."""
 
     arguments: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 60.0
-    learning_rate: float | None = None
+    seconds: float = 60.0  # 0 is no search
+    learning_rate: float | None = None  # that of each model if None
 
     def __post_init__(self) -> None:
         if finite_float("search_time", self.seconds) < 0:

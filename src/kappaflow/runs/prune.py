@@ -23,19 +23,12 @@ PRUNED = "pruned.json"
 
 @dataclass(frozen=True)
 class PrunedRun:
-    """The result of pruning a run.
+    """The result of pruning a run."""
 
-    Attributes:
-        folder: The new run; None if no layer could go.
-        pruned: The new flow, compared with the old one on validation rows.
-        test_loss: Mean difference in NLL on the held-out rows of the run, in nats.
-        test_error: Its standard error.
-    """
-
-    folder: Path | None
-    pruned: PrunedFlow
-    test_loss: float
-    test_error: float
+    folder: Path | None  # the new run; None if no layer could go
+    pruned: PrunedFlow  # the new flow, compared with the old one on validation rows
+    test_loss: float  # mean difference in NLL on the held-out rows of the run, in nats
+    test_error: float  # its standard error
 
     def to_json(self) -> dict[str, object]:
         """Returns plain values for JSON."""

@@ -25,15 +25,10 @@ SYNTHETIC = "synthetic.json"
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """Samples of a run, compared with its training and its test rows.
+    """Samples of a run, compared with its training and its test rows."""
 
-    Attributes:
-        copies: Whether they are copies of training rows.
-        usefulness: What a model learns from them; None without a target.
-    """
-
-    copies: Copies
-    usefulness: Usefulness | None = None
+    copies: Copies  # whether they are copies of training rows
+    usefulness: Usefulness | None = None  # what a model learns from them; None without a target
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for JSON."""

@@ -20,20 +20,16 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Written:
-    """A summary of written columns.
-
-    `infinite` and `empty` count scores that are -inf or empty; the first row with an empty score
-    has a number and a name such as "line 4". `dropped` rows were left out. `outside` counts rows,
-    or context rows of samples, outside of the range of the training rows.
-    """
+    """A summary of written columns."""
 
     rows: int
     columns: tuple[str, ...]
-    infinite: int
-    empty: int = 0
-    first_empty: int | None = None
-    first_name: str = ""
-    dropped: int = 0
+    infinite: int  # number of scores that are -inf
+    empty: int = 0  # number of empty scores
+    first_empty: int | None = None  # the first row with one
+    first_name: str = ""  # its name, such as "line 4"
+    dropped: int = 0  # rows that were left out
+    # Rows, or contexts of samples, outside of the training range
     outside: Outside = field(default_factory=Outside)
 
 

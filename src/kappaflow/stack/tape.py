@@ -23,15 +23,12 @@ P = TypeVar("P")
 
 @dataclass(frozen=True)
 class Job:
-    """Operations to execute: `describe` calls them on an `Operations`.
+    """Operations to execute."""
 
-    `key` identifies them within `tapes`; it is None if they will not be repeated. A native tape
-    uses the second tensor of each pair of `moved`, of the same layout, in place of the first.
-    """
-
-    describe: Callable[[Operations], None]
+    describe: Callable[[Operations], None]  # calls them on an `Operations`
     tapes: "TapeCache"
-    key: Hashable
+    key: Hashable  # identifies them within `tapes`; None if they will not be repeated
+    # Pairs of tensors of one layout: a native tape uses the second ones
     moved: Sequence[tuple[Tensor, Tensor]] = ()
 
 
