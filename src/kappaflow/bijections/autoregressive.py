@@ -42,9 +42,6 @@ class AutoregressiveSpline(Bijection):
         context_features: Width of the context; 0 for none.
         **network: `dropout`, `activation` and other options of `MaskedMLP`.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Source:
         Papamakarios, Pavlakou, Murray 2017, Masked autoregressive flow for density estimation, for
         shifts and scales; Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows, for

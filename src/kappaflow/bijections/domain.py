@@ -234,9 +234,6 @@ class CircleToLine(Bijection):
         angles: Indices of the features on the circle.
         half_period: Half the length of the circle, B.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Note:
         The seam itself is mapped like its nearest neighbor, to about 5 deviations in float32.
 

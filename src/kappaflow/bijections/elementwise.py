@@ -246,9 +246,6 @@ class LeakyReLU(Bijection):
         negative_slope: The slope s for negative x, above 0.
         smoothing: The smoothing t in units of x, 0 or more; 0 gives the leaky ReLU.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Note:
         Maximum likelihood trains badly with a sharp corner. The log_det then depends only on the
         number of negative entries. Its derivative is zero except for jumps at the corner, and

@@ -29,9 +29,6 @@ class RotationCoupling(Coupling):
         half_period: Half of the period, B.
         context_features: Width of the context; 0 for none.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Source:
         Rotation after a spline with fixed ends: Rezende et al. 2020, Normalizing flows on tori and
         spheres. Using the angle of a vector is ours.

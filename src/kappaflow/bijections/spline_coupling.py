@@ -46,9 +46,6 @@ class SplineCoupling(Coupling):
         min_slope: Smallest slope :math:`\delta` at a knot, at least 0.001 and below 1.
         context_features: Width of the context; 0 for none.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Source:
         Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows. The bounds are ours.
 

@@ -46,9 +46,6 @@ def autoregressive(
         couplings: Options of the layers: see `AutoregressiveOptions`. A dict will do.
         network: Options of the networks: see `NetworkOptions`. A dict will do.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Source:
         Papamakarios, Pavlakou, Murray 2017, Masked autoregressive flow for density estimation;
         Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows.

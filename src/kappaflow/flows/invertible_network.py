@@ -49,9 +49,6 @@ def invertible_network(
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
         seed: Seed of the rotations.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Note:
         The condition number of the network is at most the product over all layers. For a leaky
         ReLU it is at most the negative slope or its reciprocal, whichever is larger.

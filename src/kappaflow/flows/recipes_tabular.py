@@ -81,9 +81,6 @@ def real_nvp(
         network: `activation`, `residual`, `dropout` and `embedding`: see `NetworkOptions`. A dict
             will do.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Source:
         Dinh, Sohl-Dickstein, Bengio 2017; with couplings that change one feature, and affine maps
         between them: Teshima et al. 2020, Coupling-based invertible neural networks are universal
@@ -191,9 +188,6 @@ def spline(
     sines of angles, and change angles by a rotation and a spline. A flow of one feature with a
     context is a spline conditioned on it.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Source:
         Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows. Their flows have a
         permutation and a linear map (mixing="lu") before each coupling.
@@ -273,9 +267,6 @@ def planar(
 
     Returns:
         A flow with `log_prob` and `sample`, which inverts each map by a search: see `Planar`.
-
-    Raises:
-        ArgumentError: An argument is out of its range.
 
     Source:
         Rezende, Mohamed 2015.

@@ -59,9 +59,6 @@ class CouplingStack(Bijection):
             "paired" for a `PairedMLP`. The hidden layers of a `ResidualMLP` have one width: a
             first layer, and two layers for each block.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Example:
         >>> half = Partition.half(4)
         >>> stack = CouplingStack([half, half.swapped()], (8,))

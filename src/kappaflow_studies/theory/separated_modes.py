@@ -51,9 +51,6 @@ def least_lipschitz(share: float, between: float, distance: float) -> float:
         between: The mass r outside both regions, above 0, with a + r below 1.
         distance: The distance D of the regions, in data units.
 
-    Raises:
-        ArgumentError: An argument is out of its range.
-
     Source:
         Borell 1975, Sudakov, Tsirelson 1974; the bound is ours, docs/theory/depth-bound.md.
 
