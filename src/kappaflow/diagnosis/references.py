@@ -21,6 +21,7 @@ from kappaflow.flows import Flow
 from kappaflow.flows.base import sample_of
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.goodness.inputs import Rows, check_train
+from kappaflow.goodness.pooled import to_array
 
 FloatArray = NDArray[np.float64]
 ReferenceKind = Literal["Gaussian", "Gaussian mixture"]
@@ -154,12 +155,12 @@ def comparisons_of(
     generator = None if flow.augment is None else torch.Generator().manual_seed(0)
     (log_prob,) = in_chunks(lambda *at: (flow.log_prob(*at, generator=generator),), x, context)
     return compare(
-        -_to_numpy(log_prob),
+        -to_array(log_prob),
         references(
-            _to_numpy(train_rows),
-            _to_numpy(x),
-            None if train_context is None else _to_numpy(train_context),
-            None if context is None else _to_numpy(context),
+            to_array(train_rows),
+            to_array(x),
+            None if train_context is None else to_array(train_context),
+            None if context is None else to_array(context),
         ),
         conditional=context is not None,
         fair=train is not None,
@@ -212,10 +213,6 @@ def compare(
 
 def _rows(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None]:
     return x[index], None if context is None else context[index]
-
-
-def _to_numpy(values: Tensor) -> FloatArray:
-    return values.detach().double().cpu().numpy()
 
 
 def _residuals(
