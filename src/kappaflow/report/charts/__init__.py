@@ -112,7 +112,7 @@ class Contour:
         """The density, smoothed and transformed so that the three lines are at 1, 2 and 3."""
         values = density = np.array(self.density)
         for axis in (0, 1):
-            values = np.apply_along_axis(np.convolve, axis, values, SMOOTHING, "same")
+            values = np.apply_along_axis(_smoothed, axis, values)
         rare = [density.sum(axis) < RARE * density.sum() for axis in (1, 0)]
         values[rare[0][:, None] | rare[1]] = 0  # beyond a hard edge, not only smoothed
         falling = np.sort(values, axis=None)[::-1]
@@ -317,14 +317,22 @@ def light_colors() -> dict[str, str]:
 
 
 def line(
-    name: str, x: Iterable[object], y: Iterable[object], tone: int = DATA, **more: Any
+    name: str,
+    x: Iterable[object],
+    y: Iterable[object],
+    tone: int = DATA,
+    **more: Any,
 ) -> Series:
     """Returns a series; keywords are further fields of `Series`."""
     return Series(name=name, x=_numbers(x), y=_numbers(y), tone=tone, **more)
 
 
 def band(
-    name: str, x: Iterable[object], bands: Sequence[Iterable[object]], tone: int, **more: Any
+    name: str,
+    x: Iterable[object],
+    bands: Sequence[Iterable[object]],
+    tone: int,
+    **more: Any,
 ) -> Series:
     """Returns a line with a band, or points with whiskers, from low, middle and high values."""
     low, middle, high = map(_numbers, bands)
@@ -342,6 +350,10 @@ def histogram(
 def single_chart(name: str, title: str, caption: str, **panel: Any) -> Chart:
     """Returns a chart with one panel; keywords are fields of `Panel`."""
     return Chart(name=name, title=title, caption=caption, panels=[Panel(**panel)])
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    return np.convolve(values, SMOOTHING, "same")
 
 
 def _numbers(values: Iterable[object]) -> Numbers:
