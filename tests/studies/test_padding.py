@@ -20,11 +20,12 @@ from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.padding import PADDING
 from kappaflow_studies.padding.cases import Spec, spec_of
 from kappaflow_studies.padding.comparisons import SignTest, claimed_order, ordered, sign_test
-from kappaflow_studies.padding.findings import on_convergence
+from kappaflow_studies.padding.findings import on_convergence, on_draws
 from kappaflow_studies.padding.measure import (
     CELLS,
     conditioning,
     distance,
+    is_flat,
     likelihood,
     measure,
     picture,
@@ -150,6 +151,51 @@ def test_likelihoods_are_exact_weighted_or_none():
     assert abs(bound["weighted_nll"] + true) < 5 * bound["weighted_error"] + 0.01
     joint = likelihood(kf.Flow(kf.StandardNormal(3), kf.Chain([]), kf.flows.ZeroPad(1)), x, 64)
     assert set(joint) == {"likelihood", "nll", "nll_error"} and joint["likelihood"] == "joint"
+
+
+def scaled(log_scale):
+    """Returns a padded flow that ignores its padding, whose weights vary with `log_scale`."""
+    core = kf.bijections.ElementwiseAffine(2, log_scale=[0.0, log_scale])
+    return kf.Flow(kf.StandardNormal(2), core, kf.flows.Pad(1))
+
+
+def test_draws_are_doubled_until_the_mean_is_flat():
+    """One doubling for constant weights, as many as are allowed for weights of infinite variance.
+
+    The estimate is that of all draws, as a single call with so many makes it.
+    """
+    x = torch.randn(50, 1, generator=seeded())
+    flat = likelihood(scaled(0.0), x, 4, max_draws=64)
+    assert flat["weighted_draws"] == 8 and flat["weighted_flat"]
+    assert flat["weighted_change"] == pytest.approx(0, abs=1e-6)
+    heavy = likelihood(scaled(-1.5), x, 4, max_draws=64)
+    assert heavy["weighted_draws"] == 64 and not heavy["weighted_flat"]
+    assert heavy["weighted_nll"] < heavy["first_weighted_nll"] - 0.1
+    generator = seeded(2)
+    parts = [
+        kf.flows.importance_weighted_log_prob(scaled(-1.5), x, n, generator=generator)
+        for n in (4, 4, 8, 16, 32)
+    ]
+    sizes = torch.tensor([4.0, 4, 8, 16, 32]).log()[:, None]
+    weights = torch.stack([part[0] for part in parts]) + sizes
+    expected = -(weights.logsumexp(0) - math.log(64)).mean().item()
+    assert heavy["weighted_nll"] == pytest.approx(expected, rel=1e-5)
+    spread = torch.stack([part[1] for part in parts]) * weights.exp() / 64
+    errors = spread.square().sum(0).sqrt() / (weights.logsumexp(0) - math.log(64)).exp()
+    expected = errors.square().sum().sqrt().item() / len(x)
+    assert heavy["weighted_error"] == pytest.approx(expected, rel=1e-4)
+    fixed = likelihood(scaled(-1.5), x, 4)
+    assert fixed["weighted_nll"] == heavy["first_weighted_nll"]
+    assert fixed["weighted_draws"] == 4 and "weighted_change" not in fixed
+
+
+@pytest.mark.parametrize(
+    ("gain", "flat"),
+    [([0.0009] * 9, True), ([0.0011] * 9, False), ([0.09] + [-0.002] * 9, True)],
+)
+def test_a_mean_is_flat_by_its_change_or_by_its_error(gain, flat):
+    """Less than 0.001 nats, or than the standard error of the change."""
+    assert is_flat(torch.tensor(gain, dtype=torch.float64)) == flat
 
 
 def test_a_picture_counts_points_where_they_are():

@@ -96,7 +96,8 @@ class PaddingSettings(StudySettings):
     hidden: Counts  # widths of the hidden layers
     measured_every: Count  # epochs between two measurements of the conditioning
     points: Count  # held-out points for the conditioning at the end
-    draws: Count  # samples of the padding for the importance-weighted likelihood of a point
+    draws: Count  # least samples of the padding for the importance-weighted likelihood of a point
+    max_draws: Count  # until a doubling changes the mean by little
     drawn: Count  # samples that are compared with an equal number of held-out points
     image_sets: tuple[ImagesName, ...]
     image_paddings: tuple[PaddingName, ...]

@@ -20,6 +20,7 @@ from kappaflow_studies.padding.comparisons import (
     ordered,
     sign_test,
 )
+from kappaflow_studies.padding.measure import FLAT
 
 MIN_SEEDS = 6  # least number of seeds for a sign test that can reach 5 %
 ENOUGH_SETS = 5 / 7  # share of the sets that must agree for a verdict on the order
@@ -36,6 +37,7 @@ def findings(frame: pl.DataFrame, settings: PaddingSettings) -> StudyFindings:
     return StudyFindings(
         found=[
             *on_order,
+            *on_draws(plane, settings),
             *_on_samples(plane, floor, settings),
             *_on_images(frame, settings),
             *_on_failures(frame),
@@ -55,7 +57,9 @@ COLUMNS = {
     pl.Float64: (
         "kappa_median", "kappa_p05", "kappa_p25", "kappa_p75", "kappa_p95", "nll", "nll_error",
         "weighted_nll", "weighted_error", "kl", "kl_error", "w2", "best_epoch",
+        "first_weighted_nll", "weighted_change", "weighted_draws",
     ),
+    pl.Boolean: ("weighted_flat",),
     pl.String: ("error", "likelihood", "padding"),
     pl.List(pl.Float64): (
         "epochs_measured", "kappa_over_training", "kappa_p95_over_training", "picture",
@@ -138,10 +142,32 @@ def _on_likelihood(plane: pl.DataFrame, settings: PaddingSettings, order: list[s
     return (
         f"The importance-weighted NLL with Gaussian padding is larger than the NLL without on "
         f"{verdicts.count(1)} of {len(sets)} sets and smaller on {verdicts.count(-1)} (sign "
-        f"tests, p = {p_values}); {differ} With padding it is an upper bound from "
-        f"{settings.draws} draws, without it is exact, so the comparison is biased against "
-        "padding."
+        f"tests, p = {p_values}); {differ} With padding it is an upper bound, without it is "
+        "exact, so the comparison is biased against padding."
     )
+
+
+def on_draws(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
+    """Returns a sentence on how far the importance-weighted NLLs are from flat in the draws."""
+    rows = plane.filter(likelihood="bound")
+    if rows.is_empty():
+        return []
+    grown = rows.filter(pl.col("weighted_change").is_not_null())
+    if grown.is_empty():
+        return [
+            f"The importance-weighted NLLs are those of {settings.draws} draws. The number was "
+            "not increased until they are flat."
+        ]
+    changes = (grown["weighted_nll"] - grown["first_weighted_nll"]).to_list()
+    return [
+        f"Draws of the padding were doubled, from {settings.draws} to at most "
+        f"{settings.max_draws:,}, until a doubling lowered the mean importance-weighted NLL by "
+        f"less than {FLAT:g} nats or its paired standard error. This was so in "
+        f"{int(grown['weighted_flat'].sum())} of {count(len(grown), 'flow')}, at "
+        f"{ends(grown['weighted_draws'], 4)} draws. The last doubling lowered the mean by at most "
+        f"{significant(grown['weighted_change'].max(), 2)} nats, and all doublings changed it by "
+        f"{ends(changes, 2)}."
+    ]
 
 
 def _on_samples(plane: pl.DataFrame, floor: pl.DataFrame, settings: PaddingSettings) -> list[str]:

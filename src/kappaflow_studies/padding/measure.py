@@ -22,6 +22,7 @@ from kappaflow_studies.wasserstein import wasserstein
 
 QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 CHUNK_SIZE = 500
+FLAT = 1e-3  # nats by which a doubling of the draws changes a mean that is flat
 
 
 def conditioning(flow: Flow, x: Tensor) -> Row:
@@ -34,8 +35,13 @@ def conditioning(flow: Flow, x: Tensor) -> Row:
     return levels | {name: value.median().item() for name, value in ends.items()}
 
 
-def likelihood(flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None) -> Row:
-    """Returns the mean NLL of held-out points in nats, importance-weighted if it is a bound."""
+def likelihood(
+    flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None, *, max_draws: int = 0
+) -> Row:
+    """Returns the mean NLL of held-out points in nats, importance-weighted if it is a bound.
+
+    The number of draws doubles, up to `max_draws`, until the mean is flat.
+    """
     generator = seeded(1)
     with torch.no_grad():
         parts = [flow.log_prob(part, generator=generator) for part in x.split(CHUNK_SIZE)]
@@ -45,7 +51,8 @@ def likelihood(flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None) -
         return row
     error = torch.zeros_like(log_prob)
     if flow.likelihood == "bound":
-        log_prob, error = _weighted(flow, x, draws)
+        log_prob, error, grown = _weighted(flow, x, draws, max_draws)
+        row |= grown
     row["weighted_nll"] = -log_prob.mean().item()
     row["weighted_error"] = error.square().sum().sqrt().item() / len(error)
     if truth is not None:
@@ -58,8 +65,32 @@ def _mean(name: str, values: Tensor) -> Row:
     return {name: values.mean().item(), f"{name}_error": error}
 
 
-def _weighted(flow: Flow, x: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+def _weighted(flow: Flow, x: Tensor, draws: int, max_draws: int) -> tuple[Tensor, Tensor, Row]:
+    """Returns estimates of log p, their errors, and how the mean depends on the draws."""
     generator = seeded(2)
+    log_prob, error = _estimated(flow, x, draws, generator)
+    row: Row = {"first_weighted_nll": -log_prob.mean().item()}
+    flat = False
+    while 2 * draws <= max_draws and not flat:
+        more, more_error = _estimated(flow, x, draws, generator)
+        doubled = torch.logaddexp(log_prob, more) - math.log(2)
+        gain = doubled - (log_prob + more) / 2  # over half as many draws; never negative
+        parts = [(log_prob - doubled).exp() * error, (more - doubled).exp() * more_error]
+        log_prob, error, draws = doubled, torch.hypot(*parts) / 2, 2 * draws
+        flat = is_flat(gain)
+        row |= {"weighted_change": gain.mean().item(), "weighted_flat": flat}
+    return log_prob, error, {**row, "weighted_draws": draws}
+
+
+def is_flat(gain: Tensor) -> bool:
+    """Whether a doubling of the draws changes the mean by little, or by less than its error."""
+    return gain.mean().item() < max(FLAT, gain.std().item() / math.sqrt(len(gain)))
+
+
+def _estimated(
+    flow: Flow, x: Tensor, draws: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Returns importance-weighted estimates of log p at points, and their errors."""
     pairs = [
         importance_weighted_log_prob(flow, part, draws, generator=generator)
         for part in x.split(CHUNK_SIZE)
@@ -138,7 +169,9 @@ def _results(
     return {
         **curve(result.history),
         **conditioning(flow, x[: case[f"{prefix}points"]]),
-        **likelihood(flow, x, case[f"{prefix}draws"], truth),
+        **likelihood(
+            flow, x, case[f"{prefix}draws"], truth, max_draws=case.get(f"{prefix}max_draws", 0)
+        ),
         **distance(samples / unit, reference),
         "best_epoch": result.best_epoch,
         "time_s": result.history[-1]["time_s"],
