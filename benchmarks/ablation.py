@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -9,12 +10,22 @@ from typing import Annotated, Any
 import torch
 from cyclopts import Parameter
 
-from benchmarks.lines import append_line, append_machine, key_of, read_lines, write_results
+from benchmarks.lines import (
+    append_line,
+    append_machine,
+    key_of,
+    parts_by_machine,
+    read_lines,
+    write_results,
+)
 from benchmarks.machine import machine
 from benchmarks.suite import KEPT
 from benchmarks.tables import markdown, number
 
-DEPTHS, RATES = (16, 64, 128), (1e-3, 1e-2)
+# The development tables with the most columns among those with more than 10,000 rows:
+# training steps and depths, in the order of measuring.
+TABLES = {"patches": (300, (16, 64)), "glucose": (300, (16, 64)), "magic": (1500, (16, 64, 128))}
+RATES = (1e-3, 1e-2)
 STARTS = {True: "zero", False: "random"}  # the last layers of the conditioners
 # Bounds on the log-scales: the form of the scale, and the bound of a layer at a depth.
 BOUNDS = {
@@ -23,18 +34,19 @@ BOUNDS = {
     "none": ("exp", lambda depth: 1.0),
 }
 HIDDEN, BATCH, POINTS, VALIDATED = (64, 64), 256, 64, 4096
-KEY = ("depth", "rate", "zero", "bound", "seed")
+KEY = ("table", "depth", "rate", "zero", "bound", "seed")
 LineFile = Annotated[Path, Parameter(name="--json")]
 
 
 def ablation(
     *,
-    steps: int = 1500,
-    seeds: int = 2,
+    steps: int | None = None,
+    seeds: int = 3,
+    tables: list[str] | None = None,
     depths: list[int] | None = None,
     file: LineFile = KEPT / "ablation.jsonl",
 ) -> None:
-    """Train deep RealNVPs on MAGIC with each start of the last layers and each bound.
+    """Train deep RealNVPs on tables with each start of the last layers and each bound.
 
     Adam without clipping, at a usual and at a high learning rate. Results are appended, and an
     interrupted run continues. One thread.
@@ -42,40 +54,38 @@ def ablation(
     Parameters
     ----------
     steps
-        Number of training steps.
+        Number of training steps instead of that of each table.
     seeds
         Number of trainings of each kind.
+    tables
+        Tables instead of patches, glucose and magic.
     depths
-        Numbers of couplings instead of 16, 64 and 128.
+        Numbers of couplings instead of 16, 64 and, on magic, 128.
     file
         File of results, a line each.
     """
     torch.set_num_threads(1)
     append_machine(file, machine())
     done = {key_of(line, KEY) for line in read_lines(file)[0]}
-    cases = itertools.product(range(seeds), depths or DEPTHS, RATES, STARTS, BOUNDS)
-    for seed, *rest in cases:
-        case: dict[str, Any] = dict(zip(KEY, (*rest, seed), strict=True))
-        if key_of(case, KEY) not in done:
-            append_line(file, {**case, **_trained(**case, steps=steps)})
-    lines, machines = read_lines(file)
-    results = {"machine": machines[-1], "steps": steps, "lines": lines}
+    for table in tables or TABLES:
+        planned, own_depths = TABLES[table]
+        shapes = itertools.product(depths or own_depths, range(seeds))
+        for (depth, seed), *rest in itertools.product(shapes, RATES, STARTS, BOUNDS):
+            case: dict[str, Any] = dict(zip(KEY, (table, depth, *rest, seed), strict=True))
+            if key_of(case, KEY) not in done:
+                append_line(file, {**case, **_trained(**case, steps=steps or planned)})
+    lines = read_lines(file)[0]
+    results = {"machines": parts_by_machine(file, "table"), "lines": lines}
     write_results(file.with_suffix(".json"), results)
 
 
 def _trained(
-    depth: int, rate: float, zero: bool, bound: str, seed: int, steps: int
+    table: str, depth: int, rate: float, zero: bool, bound: str, seed: int, steps: int
 ) -> dict[str, Any]:
     """Returns the steps until a loss that is not finite, and what the best weights reach."""
     import kappaflow as kf
-    from benchmarks.tables_suite.data import load
-    from benchmarks.tables_suite.fitted import standardized
 
-    parts = standardized(load("magic"))
-    train, held_out = (
-        torch.as_tensor(rows, dtype=torch.float32)
-        for rows in (parts.train, parts.validation[:VALIDATED])
-    )
+    train, held_out = _rows(table)
     torch.manual_seed(seed)
     flow = _flow(train.shape[1], depth, zero, bound)
     with torch.no_grad():
@@ -98,6 +108,7 @@ def _trained(
         if nll < best:
             best, kept = nll, {k: v.clone() for k, v in flow.state_dict().items()}
     found: dict[str, Any] = {
+        "planned": steps,
         "steps": step,
         "new_finite": finite,
         "new_condition_number": _middle(new),
@@ -110,6 +121,19 @@ def _trained(
             kf.spectrum(flow.bijection, held_out[:POINTS]).condition_number
         )
     return found
+
+
+@cache
+def _rows(table: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the standardized training rows and some validation rows of a table."""
+    from benchmarks.tables_suite.data import load
+    from benchmarks.tables_suite.fitted import standardized
+
+    parts = standardized(load(table))
+    return tuple(  # pyright: ignore[reportReturnType]
+        torch.as_tensor(rows, dtype=torch.float32)
+        for rows in (parts.train, parts.validation[:VALIDATED])
+    )
 
 
 def _flow(features: int, depth: int, zero: bool, bound: str) -> Any:  # noqa: ANN401

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import sympy
 import torch
 from torch import nn
 
@@ -287,21 +288,21 @@ def test_ramps_are_straight_lines_between_cells():
         assert covering.digits == digits and covering.reach >= 1
 
 
-def test_the_terms_of_the_commutator_add_up_to_the_elementwise_field():
-    """With brackets from autograd: sin d_1 = x_2 cos d_2 - [x_2 d_1, sin d_2]."""
+def bracket(first, second, x):
+    """Returns [X, Y] = XY - YX of two fields, as symbols."""
+    jacobians = [sympy.Matrix(field).jacobian(x) for field in (first, second)]
+    return jacobians[1] * sympy.Matrix(first) - jacobians[0] * sympy.Matrix(second)
 
-    def shear(x):
-        return torch.stack((x[1], torch.zeros_like(x[1])))
 
-    def sine(x):
-        return torch.stack((torch.zeros_like(x[0]), x[0].sin()))
-
-    for x in torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)):
-        slopes = [torch.autograd.functional.jacobian(field, x) for field in (shear, sine)]
-        bracket = slopes[1] @ shear(x) - slopes[0] @ sine(x)
-        grown = torch.stack((torch.zeros_like(x[0]), x[1] * x[0].cos()))
-        expected = torch.stack((x[0].sin(), torch.zeros_like(x[0])))
-        torch.testing.assert_close(grown - bracket, expected)
+def test_brackets_of_couplings_are_those_of_the_proof():
+    """For any functions a = c', b and c: equation (4) and the bracket after it, as symbols."""
+    x = sympy.symbols("x_1 x_2")
+    b, c = sympy.Function("b")(x[1]), sympy.Function("c")(x[0])
+    slope = c.diff(x[0])
+    expected = sympy.Matrix([-c, slope * x[1]])
+    assert sympy.simplify(bracket((x[1], 0), (0, c), x) - expected) == sympy.zeros(2, 1)
+    expected = sympy.Matrix([-slope * b, 0])
+    assert sympy.simplify(bracket((c, 0), (b, 0), x) - expected) == sympy.zeros(2, 1)
 
 
 def test_the_error_of_commutators_falls_and_the_condition_number_stays():

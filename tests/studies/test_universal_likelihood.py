@@ -73,13 +73,18 @@ def exact_divergence(target, psi, grid):
 
 
 def test_the_bound_of_the_cells_holds_for_two_thousand_grids():
-    """Coarse and fine ones: G and S of the proof are below the constants of the theorem."""
+    """Coarse and fine ones: G and S of the proof are below the constants of the theorem.
+
+    And inner cells have at most the mass that gives strips their condition number.
+    """
     rng = np.random.default_rng(0)
     reaches = [*np.exp(rng.uniform(np.log(0.05), np.log(7), 1990)), *([0.1, 1, 2, 3, 7] * 2)]
     tight = {"S": 0.0, "G": 0.0}
     for reach in reaches:
         grid = grids_of(float(reach), int(rng.integers(2, 10))).first
         s = grid.width * (1 + grid.width)
+        inner = cell_masses(grid)[1:-1].max().item()
+        assert inner <= grid.width / math.sqrt(2 * math.pi) * (1 + ROUNDING)
         assert squared_oscillation(grid) <= s**2 * (1 + ROUNDING)
         assert 0 <= cell_loss(grid) + ROUNDING <= likelihood_bound(0.0, 1, grid) + 2 * ROUNDING
         slack = math.sqrt(squared_oscillation(grid) * 1e6 / 2)

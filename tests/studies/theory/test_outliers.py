@@ -9,13 +9,26 @@ from mpmath import iv
 from kappaflow.errors import ArgumentError
 from kappaflow_studies.theory import outlier_lower_bound, scaled_lower_bound
 from kappaflow_studies.theory.conditioning import ordered_outlier_bounds
+from studies.theory.exact import (
+    LEFT,
+    RIGHT,
+    at_least,
+    condition,
+    coupling,
+    drawn,
+    eye,
+    interval,
+    norm,
+    product,
+    root,
+    smallest,
+)
 
 SIZES = [Fraction(10) ** i for i in range(-4, 5)]
 PRODUCTS = [
     pytest.param(8, id="few"),
     pytest.param(350, id="many", marks=pytest.mark.slow),  # for each of three lengths
 ]
-LEFT, RIGHT = slice(2), slice(2, None)  # the halves of four features
 
 
 @pytest.fixture(autouse=True)
@@ -24,58 +37,6 @@ def _precise():
     before, iv.dps = iv.dps, 60
     yield
     iv.dps = before
-
-
-def interval(fraction):
-    """Returns an interval around a fraction."""
-    return iv.mpf(fraction.numerator) / fraction.denominator
-
-
-def root(fraction):
-    """Returns an interval around the square root of a fraction."""
-    return iv.sqrt(interval(fraction))
-
-
-def extreme_squares(matrix):
-    """Returns intervals around the squares of both singular values of a matrix of rank two."""
-    gram = matrix @ matrix.T if len(matrix) == 2 else matrix.T @ matrix
-    trace, determinant = gram[0, 0] + gram[1, 1], gram[0, 0] * gram[1, 1] - gram[0, 1] ** 2
-    largest = (interval(trace) + root(trace * trace - 4 * determinant)) / 2
-    return largest, interval(determinant) / largest if largest.a > 0 else largest
-
-
-def norm(matrix):
-    """Returns an interval around the largest singular value."""
-    return iv.sqrt(extreme_squares(matrix)[0])
-
-
-def smallest(matrix):
-    """Returns an interval around the smallest singular value."""
-    return iv.sqrt(extreme_squares(matrix)[1])
-
-
-def coupling(lower, block, scale):
-    """Returns a coupling and its inverse."""
-    eye = np.array([[Fraction(i == j) for j in range(4)] for i in range(4)])
-    own, kept = (RIGHT, LEFT) if lower else (LEFT, RIGHT)
-    there, back = eye.copy(), eye.copy()
-    there[own, kept], there[own, own] = block, scale * eye[own, own]
-    back[own, kept], back[own, own] = -block / scale, eye[own, own] / scale
-    return there, back
-
-
-def condition(block, scale):
-    """Returns an interval around the condition number, by the lemma of scaled couplings."""
-    cost = interval(scale + 1 / scale) + extreme_squares(block)[0] / interval(scale)
-    return (cost + iv.sqrt(cost * cost - 4)) / 2
-
-
-def product(matrices):
-    """Returns the product of matrices of fractions."""
-    result = matrices[0]
-    for matrix in matrices[1:]:
-        result = result @ matrix
-    return result
 
 
 def extreme_couplings(count):
@@ -102,6 +63,28 @@ def instances(count, number):
         pairs = [coupling(i % 2 == 0, *pair) for i, pair in enumerate(both)]
         k = max((condition(*pair) for pair in both), key=lambda k: k.a)
         yield [pair[0] for pair in pairs], [pair[1] for pair in pairs][::-1], scales, k
+
+
+@pytest.mark.parametrize("number", PRODUCTS)
+@pytest.mark.parametrize("count", [4, 6, 8])
+def test_theorems_1_and_2_hold_for_products_of_fractions(count, number):
+    """With scales for the norms of T and its inverse, without for two of their blocks.
+
+    Shears by turns attain the first.
+    """
+    generator = np.random.default_rng(count)
+    for factors, back, _, k in instances(count, number):
+        for matrix in (product(factors), product(back)):
+            assert interval(at_least(matrix)).a <= (k**count).b
+        blocks = [drawn(generator, 2, 2, zeros=0.3) for _ in range(count)]
+        pairs = [coupling(i % 2 == 0, block, Fraction(1)) for i, block in enumerate(blocks)]
+        k = max((condition(block, Fraction(1)) for block in blocks), key=lambda k: k.a)
+        T, back = product([pair[0] for pair in pairs]), product([pair[1] for pair in pairs][::-1])
+        for block in (T[LEFT, LEFT], back[RIGHT, RIGHT]):
+            assert norm(block).a <= (iv.sqrt(k) ** (count - 2)).b
+    x = Fraction(int(generator.integers(1, 9))) * eye(2)
+    shears = product([coupling(i % 2 == 0, x, Fraction(1))[0] for i in range(count)])
+    assert interval(at_least(shears)) > condition(x, Fraction(1)) ** count * (1 - iv.mpf("1e-9"))
 
 
 def check_bounds(bounds, *, attained):
