@@ -4,6 +4,7 @@ import json
 import math
 import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,11 +17,12 @@ from kappaflow.data import toy
 from kappaflow.errors import ArgumentError
 from kappaflow.testing.contract import jittered
 from kappaflow_studies import run_study
+from kappaflow_studies.engine.charts import filled
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.padding import PADDING
 from kappaflow_studies.padding.cases import Spec, spec_of
 from kappaflow_studies.padding.comparisons import SignTest, claimed_order, ordered, sign_test
-from kappaflow_studies.padding.findings import on_convergence, on_draws
+from kappaflow_studies.padding.findings import COLUMNS, on_convergence, on_draws
 from kappaflow_studies.padding.measure import (
     CELLS,
     conditioning,
@@ -352,6 +354,37 @@ def test_the_order_is_judged_by_sign_tests(tmp_path, name):
     expected = {"mixed": ["confirmed", "confirmed", "reversed"]}.get(name, [name] * 3)
     assert [row[-1] for row in findings.tables[0].rows] == expected
     assert findings.tables[0].rows[0][1] == "10 of 10, p = 0.002"
+
+
+def test_the_draws_of_bounds_are_reported(tmp_path):
+    """As many as were reached, how many are flat, and the change; or that they did not grow."""
+    chosen = settings(tmp_path, draws=128, max_draws=512)
+    columns = {"kind": ["plane"] * 3, "likelihood": ["bound", "bound", "exact"]}
+    frame = pl.DataFrame(columns)
+    assert "are those of 128 draws" in on_draws(filled(frame, COLUMNS), chosen)[0]
+    frame = frame.with_columns(
+        weighted_nll=pl.Series([1.0, 2.0, 9.0]), first_weighted_nll=pl.Series([1.002, 2.03, 0.0]),
+        weighted_draws=pl.Series([256.0, 512.0, None]),
+        weighted_change=pl.Series([0.0002, 0.004, None]),
+        weighted_flat=pl.Series([True, False, None]),
+    )  # fmt: skip
+    (text,) = on_draws(filled(frame, COLUMNS), chosen)
+    assert "from 128 to at most 512" in text and "in 1 of 2 flows, at 256 to 512 draws" in text
+    assert "by at most 0.0040 nats, and all doublings changed it by −0.030 to −0.0020" in text
+    assert on_draws(filled(frame, COLUMNS).filter(likelihood="exact"), chosen) == []
+
+
+def test_the_page_says_how_far_its_bounds_are_from_flat():
+    """By the flows of every set with more draws, whose measurements are committed."""
+    page = Path(__file__).parents[2] / "docs" / "experiments" / "padding.md"
+    folder = page.with_suffix("") / "draws"
+    chosen = settings_of(PADDING, "full", folder / "config.json")
+    full = settings_of(PADDING, "full", None)
+    same = ("rows", "epochs", "batch_size", "learning_rate", "depth", "hidden", "draws", "sets")
+    assert [getattr(chosen, name) for name in same] == [getattr(full, name) for name in same]
+    frame = filled(pl.read_parquet(folder / "results.parquet"), COLUMNS)
+    (text,) = on_draws(frame, chosen)
+    assert text in " ".join(page.read_text("utf-8").split())
 
 
 def test_few_seeds_are_no_sign_test(tmp_path):

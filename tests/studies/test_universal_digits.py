@@ -142,7 +142,7 @@ def test_four_couplings_are_the_map_on_cells_and_their_scales_cancel(number):
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_three_couplings_have_the_second_half_and_the_cell_of_the_first(number):
-    """The place within a cell has room for the digits of the other half, and the slope is small."""
+    """The place within a cell holds the digits of the other half, at the price of the slope."""
     rng = np.random.default_rng(1)
     for _ in range(number):
         reach, grid, bound, fine = maps(rng)

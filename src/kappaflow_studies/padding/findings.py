@@ -158,15 +158,16 @@ def on_draws(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
             f"The importance-weighted NLLs are those of {settings.draws} draws. The number was "
             "not increased until they are flat."
         ]
+    reached = grown["weighted_draws"].to_list()
     changes = (grown["weighted_nll"] - grown["first_weighted_nll"]).to_list()
     return [
         f"Draws of the padding were doubled, from {settings.draws} to at most "
         f"{settings.max_draws:,}, until a doubling lowered the mean importance-weighted NLL by "
         f"less than {FLAT:g} nats or its paired standard error. This was so in "
         f"{int(grown['weighted_flat'].sum())} of {count(len(grown), 'flow')}, at "
-        f"{ends(grown['weighted_draws'], 4)} draws. The last doubling lowered the mean by at most "
-        f"{significant(grown['weighted_change'].max(), 2)} nats, and all doublings changed it by "
-        f"{ends(changes, 2)}."
+        f"{min(reached):,.0f} to {max(reached):,.0f} draws. The last doubling lowered the mean by "
+        f"at most {significant(max(grown['weighted_change']), 2)} nats, and all doublings changed "
+        f"it by {ends(changes, 2)}."
     ]
 
 

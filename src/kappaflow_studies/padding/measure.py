@@ -83,7 +83,7 @@ def _weighted(flow: Flow, x: Tensor, draws: int, max_draws: int) -> tuple[Tensor
 
 
 def is_flat(gain: Tensor) -> bool:
-    """Whether a doubling of the draws changes the mean by little, or by less than its error."""
+    """Returns whether a doubling of the draws gains next to nothing, or less than its error."""
     return gain.mean().item() < max(FLAT, gain.std().item() / math.sqrt(len(gain)))
 
 

@@ -233,8 +233,10 @@ def corners(T, d, before, after):
 def middle(M, d):
     """Returns L U L of Lemma 3.1; None where it makes no statement."""
     X, back = M[:d, d:], inverse(M)
-    if inverse(X @ X.T) is None or 2 * d < len(M) and (
-        inverse(M[:d, :d]) is None or inverse(back[:d, :d]) is None
+    if (
+        inverse(X @ X.T) is None
+        or 2 * d < len(M)
+        and (inverse(M[:d, :d]) is None or inverse(back[:d, :d]) is None)
     ):
         return None
     right = X.T @ inverse(X @ X.T)
@@ -266,7 +268,10 @@ def test_any_number_of_couplings_solves_an_equation_without_inverses(number):
         assert built is None or equal(built, M) == (not total.any())
         if before:  # in its last block
             block, lower = before[-1]
-            at = [corners(other, d, [*before[:-1], (t * block, lower)], after)[0] for t in (0, 1, 2)]
+            at = [
+                corners(other, d, [*before[:-1], (factor * block, lower)], after)[0]
+                for factor in (0, 1, 2)
+            ]
             assert equal(at[0] + at[2], 2 * at[1])
     assert returned > number / 2
 
