@@ -4,15 +4,17 @@ import itertools
 import math
 from functools import cache
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
 
 from benchmarks.lines import (
+    Line,
     append_line,
     append_machine,
+    grouped,
     key_of,
     parts_by_machine,
     read_lines,
@@ -34,6 +36,7 @@ BOUNDS = {
     "none": ("exp", lambda depth: 1.0),
 }
 HIDDEN, BATCH, POINTS, VALIDATED = (64, 64), 256, 64, 4096
+LARGE = 1e4  # NLL that is shown by its power of ten
 KEY = ("table", "depth", "rate", "zero", "bound", "seed")
 LineFile = Annotated[Path, Parameter(name="--json")]
 
@@ -160,50 +163,195 @@ def _middle(values: torch.Tensor) -> float | None:
 def ablation_values(results: dict[str, Any]) -> dict[str, Any]:
     """Returns the values for the page."""
     lines = results["lines"]
-    head = ["depth", "last layers", "bound", "finite rows", "condition number"]
-    for rate in RATES:
-        head += [f"NLL at {rate:g}", "condition number"]
-    rows = []
-    for depth, zero, bound in dict.fromkeys((x["depth"], x["zero"], x["bound"]) for x in lines):
-        here = [x for x in lines if (x["depth"], x["zero"], x["bound"]) == (depth, zero, bound)]
-        share = here[0]["new_finite"]
-        cells = [str(depth), STARTS[zero], bound, "all" if share == 1 else f"{100 * share:.1f} %"]
-        cells.append(_number([x["new_condition_number"] for x in here]))
-        for rate in RATES:
-            cells += _cells([x for x in here if x["rate"] == rate], results["steps"])
-        rows.append(cells)
+    planned = {line["table"]: line["planned"] for line in lines}
     return {
-        "table": markdown(head, rows),
+        "steps": ", ".join(f"{steps:,} on {table}" for table, steps in planned.items()),
         "seeds": len({line["seed"] for line in lines}),
-        "steps": results["steps"],
-        "depths": " ".join(map(str, sorted({line["depth"] for line in lines}))),
-        "gap": f"{_largest_gap(lines):.2f}",
+        "fewer": _fewer_seeds(lines),
+        "compared": _compared_table(lines),
+        "broken": {
+            start: [_broken_text(lines, zero, bound) for bound in BOUNDS]
+            for zero, start in STARTS.items()
+        },
+        "overall": {
+            name: [_overall(lines, *option, rate) for rate in RATES]
+            for name, option in OPTIONS.items()
+        },
+        "worse": {name: _clear(lines, *option, 1) for name, option in OPTIONS.items()},
+        "better": {name: _clear(lines, *option, -1) for name, option in OPTIONS.items()},
+        "factors": [_factors(lines, rate) for rate in RATES],
+        "table": _medians_table(lines),
     }
 
 
-def _largest_gap(lines: list[dict[str, Any]]) -> float:
-    """Returns the largest difference in NLL between bounds, of zero starts at the usual rate."""
-    nll: dict[int, dict[str, list[float]]] = {}
-    for line in lines:
-        if line["zero"] and line["rate"] == RATES[0] and line["validation_nll"] is not None:
-            nll.setdefault(line["depth"], {}).setdefault(line["bound"], []).append(
-                line["validation_nll"]
-            )
-    medians = [[median(values) for values in bounds.values()] for bounds in nll.values()]
-    return max((max(values) - min(values) for values in medians), default=math.nan)
+DEFAULT = (True, "on the sum")  # the start and the bound of our recipes
+OPTIONS = {
+    "random": (False, "on the sum"),
+    "each": (True, "on each layer"),
+    "none": (True, "none"),
+}
+NAMES = {"random": "random last layers", "each": "bound on each layer", "none": "no bound"}
+MIN_PAIRS = 2  # for a standard error
 
 
-def _cells(lines: list[dict[str, Any]], steps: int) -> list[str]:
+def _fewer_seeds(lines: list[Line]) -> str:
+    """Returns the depths of tables that have fewer seeds than the others, as text."""
+    seeds = {key: {line["seed"] for line in rows} for key, rows in _groups(lines).items()}
+    most = max(map(len, seeds.values()))
+    fewer = dict.fromkeys((key[:2], len(own)) for key, own in seeds.items() if len(own) < most)
+    return ", ".join(f"{n} on {table} at depth {depth}" for (table, depth), n in fewer)
+
+
+def _groups(lines: list[Line]) -> dict[tuple[Any, ...], list[Line]]:
+    """Returns the trainings by table, depth and learning rate, ordered."""
+    ordered = sorted(lines, key=lambda line: (line["depth"], line["rate"]))
+    return grouped(sorted(ordered, key=lambda x: list(TABLES).index(x["table"])), KEY[:3])
+
+
+def _broken_text(lines: list[Line], zero: bool, bound: str) -> str:
+    """Returns how many trainings with a start and a bound broke down, such as "3 of 36"."""
+    own = [line for line in lines if (line["zero"], line["bound"]) == (zero, bound)]
+    return f"{sum(line['steps'] < line['planned'] for line in own)} of {len(own)}"
+
+
+def _pairs(lines: list[Line], zero: bool, bound: str) -> tuple[list[tuple[float, float]], int]:
+    """Returns differences to the default by seed, of NLL and of log condition numbers.
+
+    Pairs in which a training broke down are left out, and counted.
+    """
+    default, option = (
+        {line["seed"]: line for line in lines if (line["zero"], line["bound"]) == key}
+        for key in (DEFAULT, (zero, bound))
+    )
+    pairs = [(line, default[seed]) for seed, line in option.items() if seed in default]
+    kept = [pair for pair in pairs if all(x["steps"] == x["planned"] for x in pair)]
+    differences = [
+        (
+            line["validation_nll"] - base["validation_nll"],
+            math.log(line["condition_number"] / base["condition_number"]),
+        )
+        for line, base in kept
+    ]
+    return differences, len(pairs) - len(kept)
+
+
+def _mean(values: list[float]) -> tuple[float, float]:
+    """Returns the mean and its standard error; nan for a single value."""
+    error = stdev(values) / math.sqrt(len(values)) if len(values) >= MIN_PAIRS else math.nan
+    return fmean(values), error
+
+
+def _compared_table(lines: list[Line]) -> str:
+    """Returns the paired differences of each option to the default, over seeds and tables."""
+    tables = list(dict.fromkeys(key[0] for key in _groups(lines)))
+    places = sorted({(line["rate"], line["depth"]) for line in lines})
+    head = ["learning rate", "depth", "instead of the default", *tables, "mean of tables",
+            "condition number, factor"]  # fmt: skip
+    rows = []
+    for (rate, depth), (name, option) in itertools.product(places, OPTIONS.items()):
+        cells, means, logs = [], [], []
+        for table in tables:
+            own = _groups(lines).get((table, depth, rate), [])
+            differences, broken = _pairs(own, *option)
+            cells.append(_difference([nll for nll, _ in differences], broken))
+            if differences:
+                means.append(fmean(nll for nll, _ in differences))
+                logs.append(fmean(log for _, log in differences))
+        rows.append([f"{rate:g}", str(depth), NAMES[name], *cells,
+                     _difference(means, 0), _factor(logs)])  # fmt: skip
+    return markdown(head, rows)
+
+
+def _difference(values: list[float], broken: int) -> str:
+    """Returns a mean difference with its standard error, and the pairs that broke down."""
+    note = f"{broken} broke down" if broken else ""
+    if not values:
+        return note
+    mean, error = _mean(values)
+    if abs(mean) > LARGE:
+        text = f"{mean:+.0e}"
+    else:
+        text = f"{mean:+.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}")
+    return f"{text} ({note})" if note else text
+
+
+def _factor(logs: list[float]) -> str:
+    """Returns the geometric mean of ratios of condition numbers, with one standard error."""
+    if not logs:
+        return ""
+    mean, error = _mean(logs)
+    text = f"{math.exp(mean):.2f}"
+    return text if math.isnan(error) else f"{text} ×/÷ {math.exp(error):.2f}"
+
+
+def _overall(lines: list[Line], zero: bool, bound: str, rate: float) -> str:
+    """Returns the mean difference to the default by table and seed, over the shared depths."""
+    by_table = grouped(lines, ("table",)).values()
+    depths = set.intersection(*({line["depth"] for line in rows} for rows in by_table))
+    means, broken = [], 0
+    own = [line for line in lines if line["rate"] == rate and line["depth"] in depths]
+    for rows in grouped(own, ("table", "seed")).values():
+        pairs = [_pairs(here, zero, bound) for here in grouped(rows, ("depth",)).values()]
+        if any(count for _, count in pairs):
+            broken += 1
+        elif all(differences for differences, _ in pairs):
+            means.append(fmean(nll for differences, _ in pairs for nll, _ in differences))
+    larger = sum(mean > 0 for mean in means)
+    note = f"; in {broken} more a training broke down" if broken else ""
+    return f"{_difference(means, 0)} nats, larger in {larger} of {len(means)} pairs{note}"
+
+
+def _clear(lines: list[Line], zero: bool, bound: str, sign: int) -> str:
+    """Returns where an option is worse (1) or better (-1) by two standard errors, as text."""
+    places = {}
+    for (table, depth, rate), own in _groups(lines).items():
+        values = [nll for nll, _ in _pairs(own, zero, bound)[0]]
+        if len(values) >= MIN_PAIRS:
+            mean, error = _mean(values)
+            if sign * mean > 2 * error:
+                places.setdefault(f"{table} at {rate:g}", []).append(str(depth))
+    listed = [f"{name} (depth {', '.join(depths)})" for name, depths in places.items()]
+    return ", ".join(listed) or "nowhere"
+
+
+def _factors(lines: list[Line], rate: float) -> str:
+    """Returns the range of the mean factors by which options change the condition number."""
+    own = [rows for key, rows in _groups(lines).items() if key[2] == rate]
+    logs = [_pairs(rows, *option)[0] for rows in own for option in OPTIONS.values()]
+    means = [math.exp(fmean(log for _, log in pairs)) for pairs in logs if pairs]
+    return f"{min(means):.2f} to {max(means):.2f}"
+
+
+def _medians_table(lines: list[Line]) -> str:
+    """Returns medians over seeds of each kind of training."""
+    head = ["table", "depth", "last layers", "bound", "finite rows", "condition number"]
+    for rate in RATES:
+        head += [f"NLL at {rate:g}", "condition number"]
+    keys = ("table", "depth", "zero", "bound")
+    ordered = [line for group in _groups(lines).values() for line in group]
+    rows = []
+    for (table, depth, zero, bound), here in grouped(ordered, keys).items():
+        share = min(x["new_finite"] for x in here)
+        cells = [table, str(depth), STARTS[zero], bound]
+        cells.append("all" if share == 1 else f"{math.floor(1000 * share) / 10:.1f} %")
+        cells.append(_number([x["new_condition_number"] for x in here]))
+        for rate in RATES:
+            cells += _cells([x for x in here if x["rate"] == rate])
+        rows.append(cells)
+    return markdown(head, rows)
+
+
+def _cells(lines: list[Line]) -> list[str]:
     """Returns the NLL and the condition number, with the steps of trainings that broke down."""
     if not lines:
         return ["", ""]
     known = [line for line in lines if line["validation_nll"] is not None]
-    broken = [line["steps"] for line in lines if line["steps"] < steps]
-    text = f"{median(line['validation_nll'] for line in known):.3f}" if known else "none"
+    broken = [line["steps"] for line in lines if line["steps"] < line["planned"]]
+    nll = median(line["validation_nll"] for line in known) if known else math.nan
+    text = "none" if not known else f"{nll:.0e}" if abs(nll) > LARGE else f"{nll:.3f}"
     if broken:
-        text += (
-            f" ({len(broken)} of {len(lines)} broke down, at step {', '.join(map(str, broken))})"
-        )
+        steps = ", ".join(map(str, broken))
+        text += f" ({len(broken)} of {len(lines)} broke down, at step {steps})"
     return [text, _number([line["condition_number"] for line in lines])]
 
 

@@ -11,7 +11,10 @@ OURS = "kappaflow, recompute"
 GLOW = "kappaflow glow, recompute"
 # The options of a command, and what its page then shows.
 COMMANDS = {
-    "ablation.ablation": ({"steps": 3, "seeds": 1, "depths": [2]}, ["couplings", "--depths 2"]),
+    "ablation.ablation": (
+        {"steps": 3, "seeds": 1, "depths": [2], "tables": ["magic"]},
+        ["couplings", "3 on magic", "| 0.01 | 2 | no bound |"],
+    ),
     "converting.converting": (
         {"features": [4], "depths": [2], "rows": ["zuko RealNVP"], "repetitions": 2},
         ["couplings", "zuko RealNVP"],

@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from kappaflow.errors import ArgumentError
-from kappaflow.factor.rotation import six_blocks
 from kappaflow_studies.theory import (
     additive_lower_bound,
     outlier_lower_bound,
-    positive_definite_bound,
     scaled_lower_bound,
 )
 from kappaflow_studies.theory.conditioning import ordered_outlier_bounds
@@ -97,42 +95,6 @@ def test_additive_couplings_are_not_bounded_by_the_cube_root():
     back = np.linalg.inv(one * 1e6**0.25)
     assert np.linalg.norm(back[2:, 2:], 2) ** 0.5 == pytest.approx(1e6 ** (3 / 8))
     assert additive_lower_bound(one, 6) < 10
-
-
-def positive_definite_blocks(T):
-    """Returns the six blocks of the proof."""
-    d = len(T) // 2
-    p, u = np.linalg.eigh(T[:d, :d])
-    s, v = np.linalg.eigh(np.linalg.inv(T)[d:, d:])
-    steps, order, total = list(np.argsort(np.log(s / p))), [], 0.0
-    while steps:
-        order.append(steps.pop(0 if total > 0 else -1))
-        total += np.log(s / p)[order[-1]]
-    k, cycle = np.zeros(d), np.zeros((d, d))
-    k[order[1:]] = np.cumsum(np.log(s / p)[order])[:-1]
-    cycle[order, np.roll(order, -1)] = 1
-    X = np.linalg.solve(T[:d, :d], u @ v.T - T[:d, d:])
-    return six_blocks(T, X, u * np.exp(k) @ u.T, u @ cycle @ u.T)
-
-
-@pytest.mark.parametrize("n", [2, 4, 8, 32])
-def test_positive_definite_maps_have_six_couplings_within_the_bound(n):
-    """All spectra, one outlier in particular: the product is T, the blocks are at most 4 tau^2."""
-    generator = np.random.default_rng(n)
-    for shape in range(9):
-        logs = generator.standard_normal(n) if shape % 3 else np.eye(n)[0] * (-1) ** shape
-        turn = np.linalg.qr(generator.standard_normal((n, n)))[0]
-        T = turn * np.exp((shape + 1) / 3 * (logs - logs.mean())) @ turn.T
-        blocks = positive_definite_blocks(T)
-        product = np.eye(n)
-        for position, block in enumerate(blocks):
-            factor = np.eye(n)
-            own, kept = (slice(n // 2, n), slice(n // 2))[:: 1 - 2 * (position % 2)]
-            factor[own, kept] = block
-            product = product @ factor
-            assert np.linalg.cond(factor) <= positive_definite_bound(T)
-        scale = np.prod([np.linalg.norm(block, 2) + 1 for block in blocks])
-        np.testing.assert_allclose(product, T, atol=1e-13 * scale)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 from mpmath import iv
 
-from kappaflow_studies.theory import ROTATION_BLOCK_NORMS, rotation_bound
+from kappaflow_studies.theory import (
+    ROTATION_BLOCK_NORMS,
+    positive_definite_bound,
+    rotation_bound,
+)
 from kappaflow_studies.theory.exact import determinant, reduced_rows
 from studies.theory.exact import (
     at_least,
@@ -306,7 +310,7 @@ def positive_definite(rng, d, *, extreme):
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_positive_definite_maps_have_the_blocks_of_the_theorem(number):
-    """Theorem 4.4: the product, and each norm within its power of tau."""
+    """Theorem 4.4: the product, each norm within its power of tau, and the bound."""
     rng, nearest = np.random.default_rng(6), 0.0
     for instance in range(number):
         d = int(rng.integers(1, 4))
@@ -316,9 +320,12 @@ def test_positive_definite_maps_have_the_blocks_of_the_theorem(number):
         assert equal(product_of(blocks), T)
         square = max(at_least(T), at_least(inverse(T))) * (1 + TINY)  # tau^2, from below
         root = Fraction(float(square) ** 0.5 * (1 + 1e-12))
+        limit = positive_definite_bound(T.astype(float)) * (1 + 1e-9)
         most = (2 * square + 2 * root, 1, square, 2 * square, square, 2 * root)
         for block, bound in zip(blocks, most, strict=True):
             assert at_least(block) <= bound**2 * (1 + TINY)
+            cost = 2 + float(at_least(block))  # kappa + 1 / kappa
+            assert cost + (cost**2 - 4) ** 0.5 <= 2 * limit
         nearest = max(nearest, float(at_least(blocks[2]) / most[2] ** 2))
     assert nearest > 0.9
 
