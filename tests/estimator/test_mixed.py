@@ -139,7 +139,7 @@ def test_the_options_of_reading_choose_rows_and_columns():
         ({"kinds": {"region": "integer"}}, FRAME, "names column 'region' integer, and it holds"),
         ({"bounds": {"size": "positive"}}, FRAME, "'bounds' should be left out with 'kinds'"),
         ({"repair": "drop"}, FRAME, "'repair' should be left out with 'kinds'"),
-        ({"context": "size"}, FRAME, "'context' should be left out with 'kinds'"),
+        ({"context": "visits", "exclude": "visits"}, FRAME, "both name 'visits'"),
         ({"duplicates": "drop"}, FRAME, "'duplicates' should be keep with 'kinds'"),
     ],
 )

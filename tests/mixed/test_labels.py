@@ -200,7 +200,8 @@ def test_the_probabilities_of_all_counts_sum_to_one_and_samples_follow_them(ends
     counts = torch.arange(0 if ends else -3000, 3000) + OFFSET
     shares = head.log_prob(output.repeat(len(counts), 1), counts).exp().double()
     assert abs(shares.sum() - 1) < 1e-4
-    drawn = head.sample(output.repeat(20_000, 1), torch.Generator().manual_seed(1))
+    levels = torch.rand(20_000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    drawn = head.sample(output.repeat(20_000, 1), levels)
     for count in range(12, 28):
         share = shares[counts == count + OFFSET].item()
         actual = (drawn == count + OFFSET).double().mean().item()
@@ -230,7 +231,7 @@ def test_a_large_table_is_trained_for_few_epochs(rows, epochs, monkeypatch):
     monkeypatch.setattr(module, "STEPS", 200)
     monkeypatch.setattr(module, "PATIENCE", 100)
     calls, mean = [], Labels._mean
-    monkeypatch.setattr(Labels, "_mean", lambda self, codes: calls.append(1) or mean(self, codes))
+    monkeypatch.setattr(Labels, "_mean", lambda *rows: calls.append(1) or mean(*rows))
     codes = torch.randint(0, 2, (rows, 2), generator=torch.Generator().manual_seed(0))
     Labels([2, 2]).fit(codes, codes)
     assert len(calls) == 1 + epochs

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from pandas.testing import assert_frame_equal as pandas_equal
 from polars.testing import assert_frame_equal as polars_equal
 from tests.mixed.exact import NUMBERS, conditional, exact_model, gaps
@@ -13,6 +14,7 @@ from tests.mixed.exact import NUMBERS, conditional, exact_model, gaps
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.mixed import Encoding, TableModel
+from kappaflow.mixed.noise import RowNoise
 
 ROW = {"group": "a", "x": 0.3, "y": 1.2, "n": 14, "gain": 31.0}
 INCOMPLETE = {
@@ -80,10 +82,44 @@ def test_the_density_of_a_row_without_its_label_is_the_sum_over_the_labels():
 def test_standard_errors_are_those_of_repeated_seeds(name):
     """The deviations of 60 estimates over their stated errors have a spread of 0.7 to 1.35."""
     exact, row = exact_model(), ROW | INCOMPLETE[name]
-    scores = exact.model.log_prob(frame_of(*[row] * 60), draws=500)
-    z = (scores.log_prob - exact.log_prob(**row)) / scores.standard_error
+    scores = [exact.model.log_prob(frame_of(row), draws=500, seed=seed) for seed in range(60)]
+    log_prob, errors, _ = np.array(scores)[:, :, 0].T
+    z = (log_prob - exact.log_prob(**row)) / errors
     assert 0.7 < z.std() < 1.35 and abs(z.mean()) < 0.6
-    assert len(set(scores.log_prob.tolist())) == 60
+    assert len(set(log_prob.tolist())) == 60
+
+
+@pytest.mark.parametrize("part", [slice(7, 8), slice(100, 140), slice(None, None, -1)])
+def test_the_score_of_a_row_does_not_depend_on_the_rows_next_to_it(part):
+    """Alone, with fewer rows, in another order: to rounding, for gaps of all patterns."""
+    model = exact_model().model
+    rows = gaps(exact_model().frame.head(300), share=0.4)
+    scores = model.log_prob(rows)
+    np.testing.assert_allclose(
+        model.log_prob(rows[part]).log_prob, scores.log_prob[part], atol=1e-5
+    )
+    labels = model.labels_log_prob(rows)
+    np.testing.assert_allclose(model.labels_log_prob(rows[part]), labels[part], atol=1e-5)
+    has_gaps = scores.standard_error > 0
+    other = model.log_prob(rows, seed=1).log_prob
+    assert (other != scores.log_prob)[has_gaps].all()
+
+
+def test_random_numbers_of_rows_are_uniform_and_independent():
+    """Means, variances and correlations of 20,000 numbers, within 5 standard errors.
+
+    Between rows, draws, columns, names and seeds.
+    """
+    values = np.linspace(0, 1, 200)[:, None]
+    noise, every = RowNoise(values, 100, seed=0), torch.arange(20_000)
+    first, second = (noise.uniform(name, every, 2).T for name in ("first", "second"))
+    neighbors = first[:1].roll(100), first[:1].roll(1)
+    other = RowNoise(values, 100, seed=1).uniform("first", every, 1).T
+    x = torch.cat([first, second, *neighbors, other]).numpy()
+    assert x.min() > 0 and x.max() < 1
+    assert (abs(x.mean(1) - 0.5) < 5 * (1 / 12 / 20_000) ** 0.5).all()
+    assert (abs(12 * x.var(1) - 1) < 5 * (0.8 / 20_000) ** 0.5).all()
+    assert abs(np.corrcoef(x) - np.eye(len(x))).max() < 5 / 20_000**0.5
 
 
 def test_effective_sizes_count_draws_and_uncertain_rows_get_more():
@@ -99,7 +135,8 @@ def test_effective_sizes_count_draws_and_uncertain_rows_get_more():
     assert certain.any() and (scores.effective_size[certain] <= 64).all()
     assert (scores.standard_error[uncertain] < few.standard_error[uncertain]).mean() > 0.9
     assert np.median(scores.effective_size[uncertain] / few.effective_size[uncertain]) > 8
-    log_w = next(w for *_, w in model._drawn(model._encoded(read(rows)), 64, 0))
+    drawn = model._drawn(model._encoded(read(rows)), 64, 0, by_row=True)
+    log_w = next(w for *_, w in drawn)
     shares = log_w.softmax(1)
     np.testing.assert_allclose(few.effective_size, 1 / (shares**2).sum(1), rtol=1e-6)
 

@@ -157,7 +157,7 @@ def test_rows_and_columns_are_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"context": "age"}, ArgumentError, "'context' is no setting of a training"),
+        ({"context": "salary"}, ArgumentError, "'context' names column 'salary'"),
         ({"kinds": {"age": "number"}}, ArgumentError, "'kinds' should name one of continuous"),
         ({"kinds": {"height": "integer"}}, ArgumentError, "'kinds' names column 'height'"),
         ({"kinds": {"region": "integer"}}, (ArgumentError, DataError), "'region'"),

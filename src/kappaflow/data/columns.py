@@ -146,7 +146,7 @@ def choose_columns(raw: RawTable, reading: Reading, conditions: Sequence[Conditi
     for condition in conditions:
         find_column(raw, condition.column, "where")
     named = None if columns is None else [_named_column(raw, name, "columns") for name in columns]
-    _refuse_clashes(
+    refuse_clashes(
         columns=[column.name for column in named or []],
         context=[column.name for column in conditioned],
         exclude=list(excluded),
@@ -198,7 +198,7 @@ def _refuse_unusable(column: Column) -> None:
         raise DataError(f"{column.problem}.")
 
 
-def _refuse_clashes(**roles: list[str]) -> None:
+def refuse_clashes(**roles: list[str]) -> None:
     """Raises ArgumentError where a column is named in two roles, or twice in one."""
     for argument, names in roles.items():
         twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]

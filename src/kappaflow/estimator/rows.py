@@ -115,7 +115,8 @@ class RowEstimator(BaseFlowEstimator):
             check_consistent_length(X, weights)
         raw, counts = chosen_rows(self._mixed_rows(X, reset=True), self._reading(), weights)
         seed = seed_of(self.random_state)
-        parts = prepared(raw, kinds, self._fractions(kept), seed, counts)
+        context = as_names(self.context, "context")
+        parts = prepared(raw, kinds, self._fractions(kept), seed, counts, context)
         self._grids, self.notes_ = {}, (*parts.notes, *parts.warnings)
         warn_of(parts.warnings, stacklevel=4)
         train, validation, *_ = parts.tables

@@ -7,23 +7,26 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from kappaflow.data.labels import SIGN
 from kappaflow.data.naming import BoolArray, FloatArray
 from kappaflow.data.raw import Column, RawTable
 from kappaflow.data.rounding import coarse_columns, grid_of, resolution
 from kappaflow.data.table import Grid, Table
 from kappaflow.domains import Interval
-from kappaflow.errors import DataError
+from kappaflow.errors import ArgumentError, DataError
 from kappaflow.mixed.kinds import ColumnKind, Kind, frequent_values, time_scale
 from kappaflow.mixed.values import (
     TICKS,
     SourceType,
     TimeScale,
     content,
+    is_missing,
     number_text,
     source_type,
     texts_of,
     times_of,
 )
+from kappaflow.options import option
 
 MOST_STEPS = 2_000  # from the least to the largest count: of more, the steps hardly show
 SPARSE = 3  # times as many steps as values: such whole numbers are labels, if they are few
@@ -68,6 +71,98 @@ class ColumnEncoding(BaseModel):
         return self.is_number or self.is_count or bool(self.labels)
 
 
+class ContextColumn(ColumnEncoding):
+    """How a column becomes numbers that a density is given: 0 and 1 for labels.
+
+    Missing values are a label of their own, or a column of 0 and 1 and the mean of the others.
+
+    Args:
+        center: The mean of a number.
+        scale: Its standard deviation.
+    """
+
+    center: float = 0.0
+    scale: float = 1.0
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the numbers."""
+        texts = ["missing" if label is None else label for label in self.labels]
+        texts += ["missing"] if self.has_gaps and not self.labels else []
+        names = [] if self.labels else [self.name]
+        if self.domain is not None and self.domain.circular:
+            names = [f"{self.name}, cosine", f"{self.name}, sine"]
+        return (*names, *(f"{self.name}{SIGN}{text}" for text in texts))
+
+    def scaled(self, numbers: FloatArray) -> list[FloatArray]:
+        """Returns the columns of numbers (N,): with mean 0 and deviation 1, or on a circle."""
+        gone, domain = np.isnan(numbers), self.domain
+        columns = [(numbers - self.center) / self.scale]
+        if domain is not None and domain.circular:
+            low, high = domain.low or 0.0, domain.high or 0.0
+            angle = 2 * np.pi * (numbers - low) / (high - low)
+            columns = [np.cos(angle), np.sin(angle)]
+        columns = [np.where(gone, 0.0, column) for column in columns]
+        return [*columns, gone.astype(np.float64)] if self.has_gaps else columns
+
+
+def fit_context(raw: RawTable, column: Column, kind: ColumnKind) -> ContextColumn:
+    """Returns the encoding of a column of the context; ArgumentError if there is none."""
+    if kind.kind in {"identifier", "left_out"}:
+        way_out = f"; {option('kinds', {column.name: 'integer'})} takes it as a number"
+        why = f"it is an identifier{way_out if column.is_number else ''}"
+        why = why if kind.kind == "identifier" else kind.reason
+        raise ArgumentError(
+            f"'context' should name columns that a density can depend on, got {column.name!r}: "
+            f"{why}."
+        )
+    is_date = kind.kind == "date"
+    base = ContextColumn(
+        name=column.name,
+        kind=kind.kind,
+        about=f"{kind}; context",
+        type=source_type(column, is_date=is_date),
+        domain=kind.domain,
+        has_gaps=bool(is_missing(column).any()),
+    )
+    fields: dict[str, Any] = {}
+    if kind.kind in {"boolean", "category"}:
+        fields, how = {"labels": _labels(column)}, "the label missing"
+    else:
+        time = time_scale(column) if is_date else None
+        base = base.model_copy(update={"time": time})
+        numbers = numbers_of(raw, column, base)
+        present = numbers[~np.isnan(numbers)]
+        center, scale = float(present.mean()), float(present.std()) or 1.0
+        fields, how = {"center": center, "scale": scale}, "the mean, and a column that says so"
+    about = f"{base.about}, in which a missing value is {how}" if base.has_gaps else base.about
+    return base.model_copy(update={"about": about, **fields})
+
+
+def numbers_of(raw: RawTable, source: Column, column: ColumnEncoding) -> FloatArray:
+    """Returns the numbers of a column, dates as days; NaN where they are missing."""
+    time, actual, missing = column.time, content(source), is_missing(source)
+    expected = "number" if time is None else "text" if column.type.pattern else "date"
+    if missing.all():
+        return np.full(raw.row_count, np.nan)
+    if actual != expected:
+        kinds = {"number": "numbers", "date": "dates", "text": "dates as text"}
+        raise DataError(
+            f"column '{column.name}' of {raw.subject} holds values of type "
+            f"{source.series.dtype}, where the fitted table has {kinds[expected]}."
+        )
+    if time is not None:
+        pattern = column.type.pattern
+        times, gaps = times_of(source, pattern, time.unit)
+        wrong = gaps & ~missing
+        if wrong.any():
+            refuse(raw, column, wrong, texts_of(source), f"dates are written like {pattern}")
+        return np.where(gaps, np.nan, time.days(times))
+    numbers = source.numbers()
+    refuse(raw, column, np.isinf(numbers), numbers.tolist(), "numbers should be finite")
+    return numbers
+
+
 def described(column: ColumnEncoding) -> ColumnEncoding:
     """Returns a column that also says how it is modeled."""
     return column.model_copy(update={"about": column.about + _how(column)})
@@ -76,12 +171,13 @@ def described(column: ColumnEncoding) -> ColumnEncoding:
 def _how(column: ColumnEncoding) -> str:
     """Returns a clause on how a column is modeled, where its kind does not tell."""
     if column.is_number and column.labels:
-        values = [label for label in column.labels[1:] if label is not None]
-        return f"; {' and '.join(values)} {'is a label' if len(values) == 1 else 'are labels'}"
+        *values, last = [label for label in column.labels[1:] if label is not None]
+        return f"; {', '.join(values)} and {last} are labels" if values else f"; {last} is a label"
     if column.labels and column.kind not in {"category", "boolean"}:
         return "; its values are labels"
     if column.is_number and column.grid is not None and column.time is None:
-        return f"; rounded to {column.grid.step:g}"
+        how = "modeled as a number in steps of" if column.kind == "integer" else "rounded to"
+        return f"; {how} {column.grid.step:g}"
     return ""
 
 

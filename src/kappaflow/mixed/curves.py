@@ -14,7 +14,7 @@ def interpolated(points: Tensor, start: Tensor, end: Tensor) -> tuple[Tensor, Te
     return end[cell] + slope * (points - start[cell]), slope.log()
 
 
-def levels() -> Tensor:
+def normal_scores() -> Tensor:
     """Returns the normal scores of the knots of a curve."""
     shares = (torch.arange(KNOTS, dtype=torch.float64) + 0.5) / KNOTS
     return torch.special.ndtri(shares)

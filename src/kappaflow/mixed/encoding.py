@@ -1,7 +1,7 @@
 """`Encoding`: rows of mixed columns as numbers and codes of labels, and the reverse."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,24 +16,24 @@ from kappaflow.errors import DataError
 from kappaflow.mixed.columns import (
     OTHER,
     ColumnEncoding,
+    ContextColumn,
     described,
     fit_column,
+    fit_context,
+    numbers_of,
     refuse,
     with_a_number,
 )
 from kappaflow.mixed.heads import MISSING, OFFSET
 from kappaflow.mixed.kinds import ColumnKind
 from kappaflow.mixed.values import (
-    content,
     frame_like,
-    is_missing,
     plain,
     row_numbers,
     series_of_numbers,
     series_of_texts,
     series_of_times,
     texts_of,
-    times_of,
 )
 
 if TYPE_CHECKING:
@@ -50,11 +50,13 @@ class Encoded:
             least one, which is `heads.OFFSET`; -1 for a value that is to be completed.
         missing: (rows, D): whether the value of a number is missing in the source. Decoding does
             not need it.
+        context: (rows, C): what the density is given. Decoding does not need it.
     """
 
     numbers: FloatArray
     codes: IntArray
     missing: BoolArray
+    context: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -79,17 +81,26 @@ class Encoding(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     columns: tuple[ColumnEncoding, ...]
+    context: tuple[ContextColumn, ...] = ()
 
     @classmethod
-    def fit(cls, raw: RawTable, kinds: Sequence[ColumnKind]) -> "Encoding":
+    def fit(
+        cls, raw: RawTable, kinds: Sequence[ColumnKind], context: Collection[str] = ()
+    ) -> "Encoding":
         """Returns the encoding of the columns of a source, which have these kinds.
 
+        `context` names those that the density is given.
+
         Raises:
+            ArgumentError: A density cannot depend on a column of the context.
             DataError: A column is missing, or holds an infinite number.
         """
         _check_columns(raw, [kind.name for kind in kinds])
-        columns = [fit_column(raw, plain(raw.columns[kind.name]), kind) for kind in kinds]
-        return cls(columns=tuple(described(column) for column in with_a_number(columns)))
+        pairs = [(plain(raw.columns[kind.name]), kind) for kind in kinds]
+        columns = [fit_column(raw, *pair) for pair in pairs if pair[1].name not in context]
+        given = [fit_context(raw, *pair) for pair in pairs if pair[1].name in context]
+        modeled = (described(column) for column in with_a_number(columns))
+        return cls(columns=tuple(modeled), context=tuple(given))
 
     @property
     def _number_columns(self) -> list[ColumnEncoding]:
@@ -142,7 +153,36 @@ class Encoding(BaseModel):
                 result[:, index] = codes[:, self.label_columns.index(name)] <= 0
         return result
 
-    def encode(self, raw: RawTable, *, completes: bool = False) -> Encoded:
+    @property
+    def context_features(self) -> tuple[str, ...]:
+        """The names of the numbers that stand for the context."""
+        return tuple(name for column in self.context for name in column.features)
+
+    def encode_context(self, raw: RawTable) -> FloatArray:
+        """Returns what the density is given for the rows of a source, (rows, C).
+
+        Raises:
+            DataError: A column is missing or holds values of another type, a label is unknown, or
+                a value is missing where no fitted row missed one.
+        """
+        _check_columns(raw, [column.name for column in self.context])
+        parts = [np.zeros((raw.row_count, 0))]
+        for column in self.context:
+            source = plain(raw.columns[column.name])
+            if column.labels:
+                codes = _codes(raw, source, column, completes=False)
+                parts.append(np.eye(len(column.labels))[codes])
+                continue
+            numbers = numbers_of(raw, source, column)
+            gone = np.isnan(numbers) & (not column.has_gaps)
+            expected = "the fitted table has one in every row"
+            refuse(raw, column, gone, ["no value"] * len(gone), expected)
+            parts.append(np.stack(column.scaled(numbers), axis=1))
+        return np.hstack(parts)
+
+    def encode(
+        self, raw: RawTable, *, completes: bool = False, with_context: bool = True
+    ) -> Encoded:
         """Returns the rows of a source as numbers and codes.
 
         Args:
@@ -150,6 +190,7 @@ class Encoding(BaseModel):
                 ignored.
             completes: Whether missing labels get the code -1, to be completed; otherwise they
                 are a label of their own.
+            with_context: Whether the source has the columns of the context.
 
         Raises:
             DataError: A column is missing or holds values of another type, a label is unknown, or
@@ -170,13 +211,13 @@ class Encoding(BaseModel):
                 codes[:, index] = _codes(raw, source, column, completes=completes)
             if column.is_number:
                 index = self.numbers.index(column.name)
-                numbers[:, index] = _numbers(raw, source, column)
+                numbers[:, index] = numbers_of(raw, source, column)
                 missing[:, index] = np.isnan(numbers[:, index])
         numbers[~self.has_number(codes)] = np.nan
-        encoded = Encoded(numbers, codes, missing)
         for column in self._number_columns:
             _check_numbers(raw, numbers[:, self.numbers.index(column.name)], column)
-        return encoded
+        context = self.encode_context(raw) if with_context else np.zeros((rows, 0))
+        return Encoded(numbers, codes, missing, context)
 
     def with_dates(self, frame: "pl.DataFrame") -> "pl.DataFrame":
         """Returns a frame whose texts in columns of dates are dates, where the texts are such."""
@@ -249,30 +290,6 @@ def _check_columns(raw: RawTable, names: Sequence[str]) -> None:
         )
 
 
-def _numbers(raw: RawTable, source: Column, column: ColumnEncoding) -> FloatArray:
-    """Returns the numbers of a column, dates as days; NaN where they are missing."""
-    time, actual, missing = column.time, content(source), is_missing(source)
-    expected = "number" if time is None else "text" if column.type.pattern else "date"
-    if missing.all():
-        return np.full(raw.row_count, np.nan)
-    if actual != expected:
-        kinds = {"number": "numbers", "date": "dates", "text": "dates as text"}
-        raise DataError(
-            f"column '{column.name}' of {raw.subject} holds values of type "
-            f"{source.series.dtype}, where the fitted table has {kinds[expected]}."
-        )
-    if time is not None:
-        pattern = column.type.pattern
-        times, gaps = times_of(source, pattern, time.unit)
-        wrong = gaps & ~missing
-        if wrong.any():
-            refuse(raw, column, wrong, texts_of(source), f"dates are written like {pattern}")
-        return np.where(gaps, np.nan, time.days(times))
-    numbers = source.numbers()
-    refuse(raw, column, np.isinf(numbers), numbers.tolist(), "numbers should be finite")
-    return numbers
-
-
 def _check_numbers(raw: RawTable, numbers: FloatArray, column: ColumnEncoding) -> None:
     """Raises DataError for numbers outside of their domain, and for fractions of integers."""
     values = numbers.tolist()
@@ -286,7 +303,7 @@ def _check_numbers(raw: RawTable, numbers: FloatArray, column: ColumnEncoding) -
 
 def _steps(raw: RawTable, source: Column, column: ColumnEncoding) -> IntArray:
     """Returns counts as steps from the least one of the fitted rows; -1 where they are missing."""
-    numbers, grid = _numbers(raw, source, column), column.grid or Grid(1.0)
+    numbers, grid = numbers_of(raw, source, column), column.grid or Grid(1.0)
     steps = (numbers - (grid.low or 0.0)) / grid.step
     gone = np.isnan(steps)
     nearest = np.where(gone, 0.0, np.rint(steps))

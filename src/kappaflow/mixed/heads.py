@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, one_hot, softplus
 
-from kappaflow.mixed.curves import KNOTS, interpolated, knots_of, levels
+from kappaflow.mixed.curves import KNOTS, interpolated, knots_of, normal_scores
 
 PSEUDO_COUNT = 0.5  # rows added to each label, so that a rare one has a finite score
 COMPONENTS = 6  # of the mixture of a count
@@ -38,8 +38,8 @@ class Head(nn.Module, ABC):
         """Returns log p of codes, (N,); `complete` is given that no value is missing."""
 
     @abstractmethod
-    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
-        """Returns codes (N,) of values that are not missing."""
+    def sample(self, output: Tensor, levels: Tensor) -> Tensor:
+        """Returns codes (N,) of values that are not missing, by uniform numbers (N, 2)."""
 
 
 class LabelHead(Head):
@@ -66,9 +66,8 @@ class LabelHead(Head):
         logits = self._present(output) if complete else output
         return logits.log_softmax(1).gather(1, codes.clamp(min=0)[:, None])[:, 0]
 
-    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
-        shares = self._present(output).softmax(1)
-        return torch.multinomial(shares, 1, generator=generator)[:, 0]
+    def sample(self, output: Tensor, levels: Tensor) -> Tensor:
+        return _chosen(self._present(output).double().softmax(1), levels[:, 0])
 
     def _present(self, logits: Tensor) -> Tensor:
         """Returns logits without a missing value."""
@@ -113,7 +112,7 @@ class CountHead(Head):
 
     def _scores(self, codes: Tensor) -> Tensor:
         """Returns normal scores of codes, which need not be whole, in float64."""
-        return interpolated((codes - OFFSET).double(), self.knots, levels())[0]
+        return interpolated((codes - OFFSET).double(), self.knots, normal_scores())[0]
 
     def read(self, codes: Tensor) -> Tensor:
         gone = codes == MISSING
@@ -134,12 +133,11 @@ class CountHead(Head):
             log_p = torch.where((codes < OFFSET) & (codes != MISSING), -math.inf, log_p)
         return torch.where(codes == MISSING, 0.0, log_p).float()
 
-    def sample(self, output: Tensor, generator: torch.Generator) -> Tensor:
+    def sample(self, output: Tensor, levels: Tensor) -> Tensor:
         shares, centers, scales = self._mixture(output)
-        chosen = torch.multinomial(shares.exp(), 1, generator=generator)
-        level = torch.rand(len(output), 1, dtype=torch.float64, generator=generator)
-        scores = (centers.gather(1, chosen) + scales.gather(1, chosen) * level.logit(1e-12))[:, 0]
-        steps = interpolated(scores, levels(), self.knots)[0].round().long()
+        chosen, level = _chosen(shares.exp(), levels[:, 0])[:, None], levels[:, 1:].logit(1e-12)
+        scores = (centers.gather(1, chosen) + scales.gather(1, chosen) * level)[:, 0]
+        steps = interpolated(scores, normal_scores(), self.knots)[0].round().long()
         least = 0 if self.ends else int(self.knots[0].floor())
         return steps.clamp(least, int(self.last) - OFFSET) + OFFSET
 
@@ -147,3 +145,9 @@ class CountHead(Head):
         """Returns log shares, centers and scales (N, components), in float64."""
         shares, centers, scales = output.double().chunk(3, dim=1)
         return shares.log_softmax(1), centers, softplus(scales) + LEAST_SCALE
+
+
+def _chosen(shares: Tensor, levels: Tensor) -> Tensor:
+    """Returns the numbers (N,) at which the sums of shares (N, K) first exceed levels (N,)."""
+    sums = shares.cumsum(1)
+    return (sums <= sums[:, -1:] * levels.clamp(max=1 - 1e-12)[:, None]).sum(1)

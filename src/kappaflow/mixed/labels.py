@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.mixed.heads import Head, LabelHead
+from kappaflow.mixed.noise import Noise, uniform
 
 HIDDEN = 64
 BATCH, PATIENCE = 256, 6
@@ -19,15 +20,16 @@ SLOWER = 0.2  # times the learning rate after the first time that patience ends
 class Labels(nn.Module):
     r"""The probability of labels and counts, as a product: p(a) p(b | a) p(c | a, b) ...
 
-    The first column has one distribution. Each other one has a small network that reads the
-    columns before it; it starts as one distribution too.
+    Each column has a small network that reads the context and the columns before it. It starts as
+    one distribution, and that of the first column stays one without a context.
 
     Args:
         heads: The form of the distribution of each column; a number stands for so many labels.
+        context: Number of columns that all networks read, C.
 
     Shape:
         Codes are integers (N, L): the number of a label, from 0; that of a count from
-        `heads.OFFSET`.
+        `heads.OFFSET`. The context is (N, C); it can be left out if C is 0.
 
     Example:
         >>> labels = Labels([2, 3])
@@ -36,45 +38,49 @@ class Labels(nn.Module):
         torch.Size([4])
     """
 
-    def __init__(self, heads: Sequence[int | Head]) -> None:
+    def __init__(self, heads: Sequence[int | Head], context: int = 0) -> None:
         super().__init__()
         every = [LabelHead(h, has_gaps=False) if isinstance(h, int) else h for h in heads]
         self.heads = nn.ModuleList(every)
         widths = [head.features for head in every]
         self.networks = nn.ModuleList(
-            _network(1 + sum(widths[:number]), head.outputs) for number, head in enumerate(every)
+            _network(1 + context + sum(widths[:number]), head.outputs)
+            for number, head in enumerate(every)
         )
-        self.features = sum(widths)
+        self.features = context + sum(widths)
 
     @property
     def _columns(self) -> list[tuple[int, Head, nn.Module]]:
         heads = [head for head in self.heads if isinstance(head, Head)]
         return [(i, *pair) for i, pair in enumerate(zip(heads, self.networks, strict=True))]
 
-    def read(self, codes: Tensor) -> Tensor:
-        """Returns the columns as numbers, (N, features), in float32: labels as 0 and 1."""
-        return self._read(codes)[:, 1:]
+    def read(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns context and columns as numbers, (N, features), in float32: labels as 0 and 1."""
+        return self._read(codes, context)[:, 1:]
 
-    def _read(self, codes: Tensor) -> Tensor:
-        """Returns what a network reads of the first columns, and a 1 before them."""
+    def _read(self, codes: Tensor, context: Tensor | None) -> Tensor:
+        """Returns what a network reads of context and first columns, and a 1 before them."""
         columns = zip(codes.T, self._columns, strict=False)
         parts = [head.read(column) for column, (_, head, _) in columns]
+        parts = parts if context is None else [context.float(), *parts]
         return torch.cat([torch.ones(len(codes), 1), *parts], dim=1)
 
-    def each_log_prob(self, codes: Tensor) -> Tensor:
+    def each_log_prob(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns log p of each value given those of the columns before it, (N, L)."""
         parts = [
-            head.log_prob(network(self._read(codes[:, :i])), codes[:, i])
+            head.log_prob(network(self._read(codes[:, :i], context)), codes[:, i])
             for i, head, network in self._columns
         ]
         return torch.stack([torch.zeros(len(codes)), *parts], dim=1)[:, 1:]
 
-    def log_prob(self, codes: Tensor) -> Tensor:
+    def log_prob(self, codes: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns log p of all values of each row, (N,), in nats."""
-        return self.each_log_prob(codes).sum(1)
+        return self.each_log_prob(codes, context).sum(1)
 
     @torch.no_grad()
-    def filled(self, codes: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def filled(
+        self, codes: Tensor, noise: Noise, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns rows whose codes of -1 are drawn given those before, and log weights (N,).
 
         The weight of a row is the probability of all its values over that of the draws: the
@@ -82,10 +88,11 @@ class Labels(nn.Module):
         """
         codes, weights = codes.clone(), torch.zeros(len(codes))
         for i, head, network in self._columns:
-            output, column = network(self._read(codes[:, :i])), codes[:, i]
+            output, column = network(self._read(codes[:, :i], context)), codes[:, i]
             present = head.log_prob(output, column, complete=True)
             weights += torch.where(column < 0, 0.0, present)
-            codes[:, i] = torch.where(column < 0, head.sample(output, generator), column)
+            levels = uniform(noise, f"label {i}", torch.arange(len(codes)), 2)
+            codes[:, i] = torch.where(column < 0, head.sample(output, levels), column)
         return codes, weights
 
     def fit(
@@ -94,8 +101,12 @@ class Labels(nn.Module):
         validation: Tensor,
         weights: Tensor | None = None,
         seed: int = 0,
+        contexts: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> "Labels":
-        """Returns the distribution, fitted to rows; validation rows decide when to stop."""
+        """Returns the distribution, fitted to rows; validation rows decide when to stop.
+
+        `contexts` are those of both.
+        """
         generator = torch.Generator().manual_seed(seed)
         shares = torch.ones(len(codes)) if weights is None else (weights / weights.mean()).float()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -106,29 +117,31 @@ class Labels(nn.Module):
                 with torch.no_grad():
                     network.get_parameter("2.bias").copy_(head.fit(codes[:, i], shares))
             if self.networks:
-                self._train(codes, validation, shares, generator)
+                self._train((codes, contexts[0]), (validation, contexts[1]), shares, generator)
         return self.eval()
 
     def _train(
         self,
-        codes: Tensor,
-        validation: Tensor,
+        rows: tuple[Tensor, Tensor | None],
+        validation: tuple[Tensor, Tensor | None],
         shares: Tensor,
         generator: torch.Generator,
     ) -> None:
         """Trains the networks, and keeps the weights of the best epoch."""
+        codes, context = rows
         optimizer = torch.optim.AdamW(
             self.networks.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY
         )
-        best, kept, worse = self._mean(validation), copy.deepcopy(self.state_dict()), 0
+        best, kept, worse = self._mean(*validation), copy.deepcopy(self.state_dict()), 0
         steps = -(-len(codes) // BATCH)
         for _ in range(min(EPOCHS, max(LEAST_EPOCHS, STEPS // steps))):
             for index in torch.randperm(len(codes), generator=generator).split(BATCH):
                 optimizer.zero_grad()
-                loss = -(self.log_prob(codes[index]) * shares[index]).mean()
+                given = None if context is None else context[index]
+                loss = -(self.log_prob(codes[index], given) * shares[index]).mean()
                 loss.backward()
                 optimizer.step()
-            value = self._mean(validation)
+            value = self._mean(*validation)
             worse = 0 if value > best else worse + 1
             if value > best:
                 best, kept = value, copy.deepcopy(self.state_dict())
@@ -141,8 +154,8 @@ class Labels(nn.Module):
         self.load_state_dict(kept)
 
     @torch.no_grad()
-    def _mean(self, codes: Tensor) -> float:
-        return self.log_prob(codes).mean().item() if len(codes) else -math.inf
+    def _mean(self, codes: Tensor, context: Tensor | None) -> float:
+        return self.log_prob(codes, context).mean().item() if len(codes) else -math.inf
 
 
 def _network(inputs: int, outputs: int) -> nn.Sequential:

@@ -1,13 +1,13 @@
 """A source of mixed columns, encoded, split and completed: what a table model is fitted to."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from kappaflow.data import Table, split
-from kappaflow.data.columns import find_column, parse_condition
+from kappaflow.data.columns import find_column, parse_condition, refuse_clashes
 from kappaflow.data.duplicates import groups_of, repeats_of
 from kappaflow.data.load import kept_rows
 from kappaflow.data.naming import FloatArray, IntArray
@@ -15,9 +15,9 @@ from kappaflow.data.prepare import few_to_train_on, prepare_table
 from kappaflow.data.raw import RawTable, Reading
 from kappaflow.data.table import weighted
 from kappaflow.domains import Interval
-from kappaflow.errors import ArgumentError, DataError
+from kappaflow.errors import DataError
 from kappaflow.mixed.encoding import Encoded, Encoding
-from kappaflow.mixed.kinds import ColumnKind, detect_kinds
+from kappaflow.mixed.kinds import detect_kinds
 from kappaflow.mixed.labels import Labels
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import IncompleteRows, filled_rows
@@ -31,7 +31,6 @@ class MixedParts:
     """The parts of a mixed table.
 
     Attributes:
-        kinds: The kind of each column of the source.
         encoding: How columns become numbers and labels.
         labels: The distribution of the labels, fitted to the training rows.
         proposals: Draws of missing numbers, fitted to the training rows.
@@ -45,7 +44,6 @@ class MixedParts:
         warnings: Sentences that keep the verdict from being green.
     """
 
-    kinds: tuple[ColumnKind, ...]
     encoding: Encoding
     labels: Labels
     proposals: Proposals
@@ -65,22 +63,24 @@ def chosen_rows(
 
     `weights` has a number for each row of the source, or is the name of its column.
     """
-    if reading.context:
-        raise ArgumentError(
-            "'context' should be left out with 'kinds': a table model has all columns in its "
-            "density, and samples given some of them by sample_given."
-        )
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
+    roles = {"columns": reading.columns or (), "context": reading.context}
+    roles |= {"exclude": reading.exclude}
+    roles |= {"weights": (weights,)} if isinstance(weights, str) else {}
+    names = {
+        role: [find_column(raw, n, role).name for n in role_names]
+        for role, role_names in roles.items()
+    }
+    refuse_clashes(**names)
+    gone = [*names["exclude"], *names.get("weights", ())]
     if reading.columns is not None:
-        named = {find_column(raw, name, "columns").name for name in reading.columns}
-        reading = replace(reading, exclude=(*reading.exclude, *(set(raw.columns) - named)))
-    keep = kept_rows(raw, [parse_condition(text, raw) for text in reading.where])
-    gone = [find_column(raw, name, "exclude").name for name in reading.exclude]
+        gone += set(raw.columns) - {*names["columns"], *names["context"]}
     if isinstance(weights, str):
-        gone, weights = [*gone, weights], find_column(raw, weights, "weights").numbers()
+        weights = find_column(raw, weights, "weights").numbers()
+    keep = kept_rows(raw, [parse_condition(text, raw) for text in reading.where])
     raw = raw.select(keep).without(gone)
-    if not raw.columns:
+    if not set(raw.columns) - set(names["context"]):
         raise DataError(f"{raw.subject} has no columns left to model.")
     return raw, None if weights is None else np.asarray(weights, dtype=np.float64)[keep]
 
@@ -98,19 +98,21 @@ def prepared(
     fractions: tuple[float, ...],
     seed: int,
     weights: FloatArray | None = None,
+    context: Sequence[str] = (),
 ) -> MixedParts:
     """Returns the parts of a table; equal rows are in one part."""
-    detected = detect_kinds(raw, kinds)
-    encoding = Encoding.fit(raw, detected)
+    given = [find_column(raw, name, "context").name for name in context]
+    encoding = Encoding.fit(raw, detect_kinds(raw, kinds), given)
     encoded = encoding.encode(raw)
     parts = split(_grouped(raw, encoded, weights), fractions=fractions, seed=seed)
     rows = [part.rows - 1 for part in parts]
     labels, proposals = new_parts(encoding)
-    codes = torch.from_numpy(encoded.codes)
+    codes, others = torch.from_numpy(encoded.codes), torch.from_numpy(encoded.context)
     shares = parts[0].weights
     counts = None if shares is None else torch.from_numpy(shares)
-    labels.fit(codes[rows[0]], codes[rows[1]], counts, seed)
-    inputs = labels.read(codes[rows[0]]).double().numpy()
+    (train, validation), contexts = ([x[rows[0]], x[rows[1]]] for x in (codes, others))
+    labels.fit(train, validation, counts, seed, contexts=(contexts[0], contexts[1]))
+    inputs = labels.read(train, contexts[0]).double().numpy()
     proposals.fit(encoded.numbers[rows[0]], inputs)
     filled = [
         filled_rows(encoding, at(encoded, index), labels, proposals, part)
@@ -119,7 +121,6 @@ def prepared(
     tables = (filled[0].table, *(_complete(part) for part in filled[1:]))
     domains = {n: d for n, d in zip(encoding.numbers, encoding.domains, strict=True) if d}
     return MixedParts(
-        detected,
         encoding,
         labels,
         proposals,
@@ -128,7 +129,7 @@ def prepared(
         tuple(_in_order(part) for part in parts),
         filled[0],
         domains,
-        (*raw.notes, *(column.about for column in encoding.columns)),
+        (*raw.notes, *(column.about for column in (*encoding.columns, *encoding.context))),
         (*_warnings(tables[0], domains), *few_to_train_on(len(tables[0]))),
     )
 
@@ -139,7 +140,7 @@ def _grouped(raw: RawTable, encoded: Encoded, weights: FloatArray | None) -> Tab
     Not if half of the rows or more repeat others by chance, as in a table of labels: a split of
     few different rows would leave labels out of the training.
     """
-    rows = np.hstack([encoded.numbers, encoded.codes.astype(np.float64)])
+    rows = np.hstack([encoded.numbers, encoded.codes.astype(np.float64), encoded.context])
     table = Table(
         values=np.zeros((len(rows), 0)),
         columns=(),

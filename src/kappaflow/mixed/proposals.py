@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from kappaflow.domains import Interval
-from kappaflow.mixed.curves import KNOTS, interpolated, knots_of, levels
+from kappaflow.mixed.curves import KNOTS, interpolated, knots_of, normal_scores
+from kappaflow.mixed.noise import Noise, normal, uniform
 
 ROUNDS = 15  # of expectation and maximization
 RIDGE = 1e-3  # added to variances of 1
@@ -61,7 +62,7 @@ class Proposals(nn.Module):
     def scores(self, numbers: Tensor) -> Tensor:
         """Returns normal scores of numbers (N, D); NaN stays NaN."""
         columns = [
-            interpolated(_unbounded(column, domain), knots, levels())[0]
+            interpolated(_unbounded(column, domain), knots, normal_scores())[0]
             for column, domain, knots in zip(numbers.T, self.domains, self.knots, strict=True)
         ]
         return torch.stack(columns, dim=1) if columns else numbers
@@ -70,7 +71,7 @@ class Proposals(nn.Module):
         """Returns the numbers of normal scores (N, D), and log |d score / d number| of each."""
         values, slopes = torch.empty_like(scores), torch.empty_like(scores)
         for number, (domain, knots) in enumerate(zip(self.domains, self.knots, strict=True)):
-            points, log_slope = interpolated(scores[:, number], levels(), knots)
+            points, log_slope = interpolated(scores[:, number], normal_scores(), knots)
             values[:, number], more = _bounded(points, domain)
             slopes[:, number] = -log_slope - more
         return values, slopes
@@ -86,7 +87,7 @@ class Proposals(nn.Module):
 
     @torch.no_grad()
     def drawn(
-        self, numbers: Tensor, inputs: Tensor, missing: Tensor, generator: torch.Generator
+        self, numbers: Tensor, inputs: Tensor, missing: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """Returns rows (N, D) whose missing numbers are drawn, and the log-density (N,) of these.
 
@@ -104,27 +105,27 @@ class Proposals(nn.Module):
             gone = torch.cat([torch.zeros(self.labels, dtype=torch.bool), pattern])
             slopes, root = self._conditional(tuple(gone.tolist()))
             center = self.mean[gone] + known[rows][:, ~gone] @ slopes.T
-            noise, log_noise = _student(len(rows), int(pattern.sum()), generator)
+            draws, log_draws = _student(rows, pattern, noise)
             scores = torch.zeros(len(rows), self.columns, dtype=torch.float64)
-            scores[:, pattern] = center + noise @ root.T
+            scores[:, pattern] = center + draws @ root.T
             values, log_slopes = self.values(scores)
             result[rows[:, None], torch.nonzero(pattern)[:, 0]] = values[:, pattern]
-            log_q[rows] = log_noise - root.diagonal().log().sum() + log_slopes[:, pattern].sum(1)
+            log_q[rows] = log_draws - root.diagonal().log().sum() + log_slopes[:, pattern].sum(1)
         return result, log_q
 
     @torch.no_grad()
-    def stand_ins(self, rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def stand_ins(self, rows: int, noise: Noise) -> tuple[Tensor, Tensor]:
         """Returns independent draws of each column (N, D), and the log-density of each (N, D).
 
         They fill the numbers that a label stands for. Each column is normal, before the map to
         its domain, with the median and about the spread of its values.
         """
-        noise = torch.randn(rows, self.columns, dtype=torch.float64, generator=generator)
-        values, log_q = torch.empty_like(noise), -(noise**2) / 2 - math.log(2 * math.pi) / 2
-        low, middle, high = (int((levels() < level).sum()) for level in (-1.0, 0.0, 1.0))
+        scores = normal(noise, "stand-in", torch.arange(rows), self.columns)
+        values, log_q = torch.empty_like(scores), -(scores**2) / 2 - math.log(2 * math.pi) / 2
+        low, middle, high = (int((normal_scores() < end).sum()) for end in (-1.0, 0.0, 1.0))
         for number, (domain, knots) in enumerate(zip(self.domains, self.knots, strict=True)):
             spread = (knots[high] - knots[low]) / 2
-            points = knots[middle] + spread * noise[:, number]
+            points = knots[middle] + spread * scores[:, number]
             values[:, number], slope = _bounded(points, domain)
             log_q[:, number] -= spread.log() + slope
         return values, log_q
@@ -213,14 +214,14 @@ def _moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, covariance
 
 
-def _student(count: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Returns draws (count, width) of a multivariate t distribution, and their log-density."""
-    normal = torch.randn(count, width, dtype=torch.float64, generator=generator)
-    half = DEGREES / 2
+def _student(rows: Tensor, columns: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Returns draws of some columns by a multivariate t distribution, and their log-density."""
+    width, half = int(columns.sum()), DEGREES / 2
+    scores = normal(noise, "number", rows, width)
     # a chi-squared variable by its quantile function, since torch's gamma takes no generator
-    uniform = torch.rand(count, dtype=torch.float64, generator=generator)
-    chi = torch.from_numpy(2 * gammaincinv(half, uniform.numpy()))
-    draws = normal * (DEGREES / chi).sqrt()[:, None]
+    levels = uniform(noise, "tail", rows, 1)[:, 0]
+    chi = torch.from_numpy(2 * gammaincinv(half, levels.numpy()))
+    draws = scores * (DEGREES / chi).sqrt()[:, None]
     constant = gammaln(half + width / 2) - gammaln(half) - width / 2 * math.log(DEGREES * math.pi)
     power = half + width / 2
     return draws, constant - power * torch.log1p((draws**2).sum(1) / DEGREES)

@@ -13,6 +13,7 @@ from kappaflow.data.labels import SIGN
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.mixed.encoding import Encoded, Encoding
 from kappaflow.mixed.labels import Labels
+from kappaflow.mixed.noise import Noise, uniform
 from kappaflow.mixed.proposals import Proposals, inside
 
 SEED = 20071  # of the draws that fill gaps before a training
@@ -53,7 +54,7 @@ def gaps_of(numbers: Tensor, codes: Tensor, encoding: Encoding) -> Gaps:
 
 
 def blurred(
-    numbers: Tensor, gaps: Gaps, proposals: Proposals, generator: torch.Generator
+    numbers: Tensor, gaps: Gaps, proposals: Proposals, noise: Noise
 ) -> tuple[Tensor, Tensor]:
     """Returns numbers with noise in cells and draws where a label stands, and their log-density.
 
@@ -61,13 +62,13 @@ def blurred(
     """
     numbers, log_q = numbers.clone(), torch.zeros(len(numbers), dtype=torch.float64)
     if gaps.replaced.any():
-        values, each = proposals.stand_ins(len(numbers), generator)
+        values, each = proposals.stand_ins(len(numbers), noise)
         numbers = torch.where(gaps.replaced, values, numbers)
         log_q += torch.where(gaps.replaced, each, 0.0).sum(1)
     cells = gaps.in_cells
     if cells.any():
-        noise = torch.rand(numbers.shape, dtype=torch.float64, generator=generator) - 0.5
-        numbers = torch.where(cells, numbers + gaps.steps * noise, numbers)
+        levels = uniform(noise, "cell", torch.arange(len(numbers)), numbers.shape[1])
+        numbers = torch.where(cells, numbers + gaps.steps * (levels - 0.5), numbers)
         numbers = proposals.wrapped(numbers)
         log_q -= torch.where(cells, gaps.steps.clamp(min=1e-300).log(), 0.0).sum(1)
     return numbers, log_q
@@ -192,8 +193,8 @@ def _shortened(values: Tensor) -> Tensor:
 
 
 def context_names(encoding: Encoding) -> tuple[str, ...]:
-    """Returns the names of labels as columns of 0 and 1, such as "region=north", and of counts."""
-    names = list[str]()
+    """Returns the names of what a flow reads: context, labels such as "region=north", counts."""
+    names = list(encoding.context_features)
     for column in encoding.coded:
         texts = ["missing" if label is None else label for label in column.labels]
         if column.is_count:
@@ -209,7 +210,8 @@ def filled_rows(
     """Returns rows with their gaps filled once; `like` has their weights, numbers and source."""
     generator = torch.Generator().manual_seed(SEED)
     codes, numbers = torch.from_numpy(encoded.codes), torch.from_numpy(encoded.numbers)
-    inputs, gaps = labels.read(codes), gaps_of(numbers, codes, encoding)
+    inputs = labels.read(codes, torch.from_numpy(encoded.context))
+    gaps = gaps_of(numbers, codes, encoding)
     values, _ = blurred(numbers, gaps, proposals, generator)
     drawn, _ = proposals.drawn(values, inputs, gaps.missing, generator)
     columns = zip(_shortened(drawn).T, encoding.domains, strict=True)

@@ -17,16 +17,17 @@ from torch import Tensor
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.data.load import read_source
 from kappaflow.data.naming import BoolArray, FloatArray, IntArray
-from kappaflow.data.raw import READ_ALL, RawTable
+from kappaflow.data.raw import READ_ALL, RawTable, quoted
 from kappaflow.errors import ArgumentError, DataError, FileError
 from kappaflow.files import load, load_tensors, save
 from kappaflow.flows import Flow
 from kappaflow.mixed.encoding import ColumnEncoding, Encoded, Encoding
 from kappaflow.mixed.heads import CountHead, Head, LabelHead
 from kappaflow.mixed.labels import Labels
+from kappaflow.mixed.noise import Noise, RowNoise
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import blurred, gaps_of
-from kappaflow.mixed.values import filled_in, source_frame
+from kappaflow.mixed.values import filled_in, frame_like, own_series, source_frame
 from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
 
@@ -75,7 +76,8 @@ class TableModel:
     Categories, truth values and counts are labels. All other columns are numbers, which a
     conditional flow models given the labels. `kappaflow.fit_table` makes it. It is a model of
     complete rows: the density of an incomplete row is the integral over its missing values. This
-    assumes that values are missing at random given the present ones.
+    assumes that values are missing at random given the present ones. With columns of a context,
+    `encoding.context`, all probabilities and densities are given these.
 
     Attributes:
         encoding: How columns become numbers and labels, and back.
@@ -97,7 +99,8 @@ class TableModel:
         self.flow, self.like = None if flow is None else flow.eval(), like
 
     def __repr__(self) -> str:
-        lines = "\n".join(f"    {column.about}" for column in self.encoding.columns)
+        columns = (*self.encoding.columns, *self.encoding.context)
+        lines = "\n".join(f"    {column.about}" for column in columns)
         return f"TableModel(\n{lines}\n)"
 
     def log_prob(
@@ -110,10 +113,11 @@ class TableModel:
         """Returns the log-density of each row of a frame, a path or a `RawTable`.
 
         A row with rounded numbers or missing values is an average over draws, weighted by
-        importance.
+        importance. The draws follow from the values of the row and the seed, so its density does
+        not depend on the other rows.
 
         Args:
-            data: Rows with the columns of the table, in any order.
+            data: Rows with the columns of the table, context included, in any order.
             draws: Draws for each row with a gap. By default 8 for a row with rounded numbers
                 alone, and 64 for others; then 64 and 1,024 for rows whose log-density is still
                 uncertain by more than 0.05 nats.
@@ -137,31 +141,56 @@ class TableModel:
         return RowScores(*results)
 
     def _scores(self, rows: Encoded, draws: int, seed: int) -> NDArray[np.float64]:
-        parts = [_scores(log_w) for *_, log_w in self._drawn(rows, draws, seed)]
+        parts = [_scores(log_w) for *_, log_w in self._drawn(rows, draws, seed, by_row=True)]
         return np.concatenate([np.zeros((3, 0)), *parts], axis=1)
 
     def labels_log_prob(self, data: Any, *, seed: int = 0) -> FloatArray:  # noqa: ANN401
         """Returns log p of the labels that are there, (N,), without the numbers."""
-        generator = torch.Generator().manual_seed(natural_int("seed", seed))
-        codes, draws = torch.from_numpy(self._encoded(_raw(data)).codes), DRAWS[0]
-        _, log_w = self.labels.filled(codes.repeat_interleave(draws, dim=0), generator)
+        rows, draws = self._encoded(_raw(data)), DRAWS[0]
+        noise = RowNoise(_known(rows), draws, natural_int("seed", seed))
+        codes, context = (
+            torch.from_numpy(values).repeat_interleave(draws, dim=0)
+            for values in (rows.codes, rows.context)
+        )
+        _, log_w = self.labels.filled(codes, noise, context)
         return _scores(log_w.double().view(-1, draws))[0]
 
-    def sample(self, n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
-        """Returns a frame of n sampled rows: complete, with the dtypes of the table."""
-        generator = torch.Generator().manual_seed(natural_int("seed", seed))
-        empty = torch.full((positive_int("n", n), len(self.encoding.label_columns)), -1)
-        codes, _ = self.labels.filled(empty, generator)
-        parts = self.labels.read(codes).split(AT_ONCE)
-        numbers = torch.cat([self._samples(part, generator) for part in parts])
-        return self._frame(numbers, codes)
+    def sample(self, n: int, *, context: Any = None, seed: int = 0) -> Any:  # noqa: ANN401
+        """Returns a frame of n sampled rows: complete, with the dtypes of the table.
 
-    def sample_given(self, given: Mapping[str, Any], n: int, *, seed: int = 0) -> Any:  # noqa: ANN401
+        Args:
+            n: Number of rows; with a context for each of its rows.
+            context: A frame, a path or a `RawTable` with the columns of the context, which the
+                samples repeat: all its rows, then all again. None if the model has none.
+            seed: Seed of the draws.
+
+        Raises:
+            ArgumentError: A context is missing or not needed.
+            DataError: The context has an unknown label.
+        """
+        generator = torch.Generator().manual_seed(natural_int("seed", seed))
+        raw, given = self._context(context)
+        given = given.repeat(positive_int("n", n), 1)
+        empty = torch.full((len(given), len(self.encoding.label_columns)), -1)
+        codes, _ = self.labels.filled(empty, generator, given)
+        parts = self.labels.read(codes, given).split(AT_ONCE)
+        numbers = torch.cat([self._samples(part, generator) for part in parts])
+        return self._frame(numbers, codes, raw)
+
+    def sample_given(
+        self,
+        given: Mapping[str, Any],
+        n: int,
+        *,
+        context: Any = None,  # noqa: ANN401
+        seed: int = 0,
+    ) -> Any:  # noqa: ANN401
         """Returns n sampled rows in which some columns have the given values.
 
         Args:
-            given: Values by column, such as {"age": 40, "region": "north"}.
-            n: Number of rows.
+            given: Values of modeled columns by name, such as {"age": 40, "region": "north"}.
+            n: Number of rows; with a context for each of its rows.
+            context: As for `sample`.
             seed: Seed of the draws.
 
         Raises:
@@ -174,31 +203,45 @@ class TableModel:
         modeled = [column.name for column in self.encoding.columns if column.is_modeled]
         unknown = [name for name in given if name not in modeled]
         if unknown or not given:
+            conditions = {column.name for column in self.encoding.context} & set(unknown)
+            way_out = f"; 'context' takes rows of {quoted(sorted(conditions))}"
             raise ArgumentError(
-                f"'given' should name columns of the table, got {unknown or 'none'}: the columns "
-                f"are {', '.join(modeled)}."
+                f"'given' should name columns of the table, got {unknown or 'none'}: the modeled "
+                f"ones are {', '.join(modeled)}{way_out if conditions else ''}."
             )
         row = pl.DataFrame({name: [given.get(name)] for name in modeled}, strict=False)
         row = self.encoding.with_dates(row)
         raw = replace(_raw(row), subject="'given'")
-        rows, count = self._encoded(raw), max(4 * positive_int("n", n), LEAST_DRAWS)
+        rows, count = (
+            self._encoded(raw, with_context=False),
+            max(4 * positive_int("n", n), LEAST_DRAWS),
+        )
         missing = [name for name, gone in self._missing(rows).items() if gone[0] and name in given]
         if missing:
             raise ArgumentError(
                 f"'given' should have a value for {missing[0]!r}, got {given[missing[0]]}."
             )
-        numbers, codes, log_w = (
-            torch.cat(parts, dim=1) for parts in zip(*self._drawn(rows, count, seed), strict=True)
+        others, conditions = self._context(context)
+        rows = at(rows, np.zeros(len(conditions), dtype=np.int64))
+        parts = list[tuple[Tensor, Tensor]]()
+        for numbers, codes, log_w in self._drawn(
+            replace(rows, context=conditions.numpy()), count, seed
+        ):
+            chosen, size = _chosen(log_w[0], n, seed + len(parts))
+            if size < LEAST_SIZE:
+                at_row = f" at row {len(parts) + 1} of the context" if others else ""
+                raise DataError(
+                    f"only {size:.1f} of {count:,} draws agree with the given values{at_row}, "
+                    "which are far from the training rows: give fewer values, or values nearer "
+                    "to them."
+                )
+            parts.append((numbers[0, chosen], codes[0, chosen]))
+        numbers, codes = (
+            torch.stack(values, dim=1).flatten(0, 1) for values in zip(*parts, strict=True)
         )
-        chosen, size = _chosen(log_w[0], n, seed)
-        if size < LEAST_SIZE:
-            raise DataError(
-                f"only {size:.1f} of {count:,} draws agree with the given values, which are far "
-                "from the training rows: give fewer values, or values nearer to them."
-            )
-        frame = nw.from_native(self._frame(numbers[0, chosen], codes[0, chosen]), eager_only=True)
+        frame = nw.from_native(self._frame(numbers, codes, others), eager_only=True)
         kept = [
-            nw.new_series(name, [row[name][0]] * n, backend=frame.implementation).cast(
+            nw.new_series(name, [row[name][0]] * len(frame), backend=frame.implementation).cast(
                 frame[name].dtype
             )
             for name in given
@@ -305,8 +348,23 @@ class TableModel:
             result[name] = gone | result.get(name, False)
         return result
 
-    def _encoded(self, raw: RawTable) -> Encoded:
-        return self.encoding.encode(raw, completes=True)
+    def _encoded(self, raw: RawTable, *, with_context: bool = True) -> Encoded:
+        return self.encoding.encode(raw, completes=True, with_context=with_context)
+
+    def _context(self, context: Any) -> tuple[RawTable | None, Tensor]:  # noqa: ANN401
+        """Returns the rows of a context, and what the density is given; one row without."""
+        names = quoted([column.name for column in self.encoding.context])
+        if (context is None) == bool(names):
+            what = f"be rows of {names}, on which samples depend" if names else "be left out"
+            raise ArgumentError(
+                f"'context' should {what}{'' if names else ': the model has no context'}."
+            )
+        if context is None:
+            return None, torch.zeros(1, 0)
+        raw = replace(_raw(context), subject="'context'")
+        if raw.row_count == 0:
+            raise DataError("'context' has no rows.")
+        return raw, torch.from_numpy(self.encoding.encode_context(raw))
 
     def _has_gaps(self, rows: Encoded) -> BoolArray:
         """Returns which rows have a number or a label that is not known exactly."""
@@ -316,27 +374,30 @@ class TableModel:
 
     @torch.no_grad()
     def _drawn(
-        self, rows: Encoded, draws: int, seed: int
+        self, rows: Encoded, draws: int, seed: int, *, by_row: bool = False
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yields draws of complete rows: numbers (n, draws, D), codes (n, draws, L), log weights.
 
-        The weights (n, draws) are those of importance: p of the row over that of the draws.
+        The weights (n, draws) are those of importance: p of the row over that of the draws. With
+        `by_row` they do not depend on the other rows, and rows without a number stay empty.
         """
-        generator = torch.Generator().manual_seed(natural_int("seed", seed))
+        noise: Noise = torch.Generator().manual_seed(natural_int("seed", seed))
         at_once = max(1, AT_ONCE // draws)
         for start in range(0, len(rows.codes), at_once):
             part = slice(start, start + at_once)
-            numbers, codes = (
+            numbers, codes, context = (
                 torch.from_numpy(values[part]).repeat_interleave(draws, dim=0)
-                for values in (rows.numbers, rows.codes)
+                for values in (rows.numbers, rows.codes, rows.context)
             )
-            codes, log_w = self.labels.filled(codes, generator)
+            if by_row:
+                noise = RowNoise(_known(rows)[part], draws, seed)
+            codes, log_w = self.labels.filled(codes, noise, context)
             log_w = log_w.double()
             gaps = gaps_of(numbers, codes, self.encoding)
-            numbers, log_q = blurred(numbers, gaps, self.proposals, generator)
+            numbers, log_q = blurred(numbers, gaps, self.proposals, noise)
             log_w -= log_q
-            inputs = self.labels.read(codes)
-            numbers, more = self._completed(numbers, inputs, gaps.missing, generator)
+            inputs = self.labels.read(codes, context)
+            numbers, more = self._completed(numbers, inputs, gaps.missing, noise)
             log_w += more
             x, labels = (
                 values.view(len(codes) // draws, draws, values.shape[1])
@@ -345,16 +406,17 @@ class TableModel:
             yield x, labels, log_w.view(-1, draws)
 
     def _completed(
-        self, numbers: Tensor, inputs: Tensor, missing: Tensor, generator: torch.Generator
+        self, numbers: Tensor, inputs: Tensor, missing: Tensor, noise: Noise
     ) -> tuple[Tensor, Tensor]:
         """Returns complete numbers, and log p of them over the density of what was drawn.
 
         Rows without a number are samples of the flow; the others are proposals.
         """
-        drawn, log_q = self.proposals.drawn(numbers, inputs, missing, generator)
+        drawn, log_q = self.proposals.drawn(numbers, inputs, missing, noise)
         log_w, free = self._log_prob(drawn, inputs) - log_q, missing.all(1)
         if self.flow is not None and free.any():
-            drawn[free] = self._samples(inputs[free], generator)
+            if isinstance(noise, torch.Generator):
+                drawn[free] = self._samples(inputs[free], noise)
             log_w[free] = 0.0
         return drawn, log_w
 
@@ -377,15 +439,24 @@ class TableModel:
             parts.append(log_p.double().cpu().nan_to_num(-math.inf, -math.inf, -math.inf))
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
-    def _frame(self, numbers: Tensor, codes: Tensor) -> Any:  # noqa: ANN401
-        """Returns complete rows as a frame."""
+    def _frame(self, numbers: Tensor, codes: Tensor, context: RawTable | None) -> Any:  # noqa: ANN401
+        """Returns complete rows as a frame, next to the rows of a context."""
+        import polars as pl
+
         missing = np.zeros(numbers.shape, dtype=np.bool_)
-        return self.encoding.decode(Encoded(numbers.numpy(), codes.numpy(), missing), self.like)
+        frame = self.encoding.decode(Encoded(numbers.numpy(), codes.numpy(), missing))
+        if context is not None:
+            given = [own_series(column.name, context) for column in self.encoding.context]
+            frame = frame.with_columns(
+                pl.concat([pl.DataFrame(given)] * (len(frame) // len(given[0])))
+            )
+        return frame if self.like is None else frame_like(frame, self.like)
 
 
 def new_parts(encoding: Encoding) -> tuple[Labels, Proposals]:
     """Returns the labels and the proposals of a table, not fitted yet."""
-    labels = Labels([_head(column) for column in encoding.coded])
+    heads = [_head(column) for column in encoding.coded]
+    labels = Labels(heads, len(encoding.context_features))
     return labels, Proposals(encoding.domains, labels.features)
 
 
@@ -402,7 +473,12 @@ def _raw(data: Any) -> RawTable:  # noqa: ANN401
 
 def at(rows: Encoded, members: BoolArray | IntArray) -> Encoded:
     """Returns some of the rows."""
-    return Encoded(rows.numbers[members], rows.codes[members], rows.missing[members])
+    return Encoded(*(part[members] for part in vars(rows).values()))
+
+
+def _known(rows: Encoded) -> FloatArray:
+    """Returns all that is known of rows, by which their draws differ."""
+    return np.hstack([rows.numbers, rows.codes.astype(np.float64), rows.context])
 
 
 def _scores(log_w: Tensor) -> NDArray[np.float64]:

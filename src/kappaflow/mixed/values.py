@@ -294,14 +294,17 @@ def source_frame(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  #
         library = source.implementation
         if library.is_polars() or library.is_pandas():
             return data
-    series = []
-    for name, column in raw.columns.items():
-        own: Any = column.series.rename(name).to_polars()
-        integer: Any = source_type(column, is_date=False).polars_type()
-        drawn: Any = completed.schema.get(name, integer)
-        is_float = drawn.is_float() or not own.dtype.is_numeric()
-        series.append(own if is_float else own.cast(integer))
+    series = [own_series(name, raw, completed.schema.get(name)) for name in raw.columns]
     return pl.DataFrame(series)
+
+
+def own_series(name: str, raw: RawTable, drawn: Any = None) -> "pl.Series":  # noqa: ANN401
+    """Returns a column of a source; whole numbers of a text file are integers, as drawn ones."""
+    column = raw.columns[name]
+    own: Any = column.series.rename(name).to_polars()
+    integer: Any = source_type(column, is_date=False).polars_type()
+    is_float = (drawn or integer).is_float() or not own.dtype.is_numeric()
+    return own if is_float else own.cast(integer)
 
 
 def filled_in(source: Any, missing: Mapping[str, BoolArray], completed: "pl.DataFrame") -> Any:  # noqa: ANN401

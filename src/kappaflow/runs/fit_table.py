@@ -39,6 +39,7 @@ def fit_table(
     device: str | torch.device | None = None,
     columns: Sequence[str] | None = None,
     exclude: str | Iterable[str] = (),
+    context: str | Iterable[str] = (),
     where: str | Iterable[str] | None = None,
     missing: str | Iterable[str] = (),
     decimal: Literal[".", ","] | None = None,
@@ -66,11 +67,14 @@ def fit_table(
         device: Where to train, "cpu" or "cuda".
         columns: Columns to model, by name; all by default.
         exclude: Columns to leave out.
+        context: Columns that the density is conditioned on, of any kind but identifiers; they are
+            not modeled. A missing value of text is a label; one of a number becomes the mean of
+            the others and a column that says so.
         where: A condition that rows have to meet, such as "class=g", or several.
         missing: Values that mean a missing one, such as "-999".
         decimal: The decimal sign of a text file.
         separator: The sign between the fields of a text file.
-        comment: The sign of comment lines at the top of a text file. This and the six before are
+        comment: The sign of comment lines at the top of a text file. This and the five before are
             as for `kappaflow.load_table`.
         search_time: Time limit of the search in seconds.
         progress: Show what is being trained; by default on a terminal and in a notebook.
@@ -98,9 +102,9 @@ def fit_table(
         True
     """
     checked = checked_settings(OPTIONS, **settings)
-    reading = Reading.of(columns, exclude, (), where, decimal, missing, separator, comment)
+    reading = Reading.of(columns, exclude, context, where, decimal, missing, separator, comment)
     raw, counts = chosen_rows(read_source(data, reading), reading, weights)
-    parts = prepared(raw, dict(kinds or {}), FRACTIONS, checked.seed, counts)
+    parts = prepared(raw, dict(kinds or {}), FRACTIONS, checked.seed, counts, reading.context)
     warn_of(parts.warnings, stacklevel=3)
     search = ModelSearch(seconds=search_time, learning_rate=settings.get("learning_rate"))
     training, notes = None, parts.notes

@@ -89,11 +89,15 @@ class MixedData(TableData):
 
     def _labels_match(self, model: TableModel) -> tuple[float, tuple[int, ...]]:
         """Returns the p-value of sampled labels against those of test rows that miss none."""
-        codes = model.encoding.encode(self.mixed.sources[-1], completes=True).codes
-        complete = codes[(codes >= 0).all(1)]
-        empty = torch.full((LABEL_SAMPLES, codes.shape[1]), -1)
-        samples, _ = model.labels.filled(empty, torch.Generator().manual_seed(0))
-        return worst_match(complete, samples.numpy()) if len(complete) else (1.0, ())
+        rows = model.encoding.encode(self.mixed.sources[-1], completes=True)
+        complete = (rows.codes >= 0).all(1)
+        if not complete.any():
+            return 1.0, ()
+        context = torch.from_numpy(rows.context[complete])
+        context = context.repeat(-(-LABEL_SAMPLES // len(context)), 1)
+        empty = torch.full((len(context), rows.codes.shape[1]), -1)
+        samples, _ = model.labels.filled(empty, torch.Generator().manual_seed(0), context)
+        return worst_match(rows.codes[complete], samples.numpy())
 
     def held_out_scores(self, flow: Flow) -> np.ndarray:
         """Returns log_prob of the validation and test rows, of all columns."""
@@ -103,8 +107,9 @@ class MixedData(TableData):
     def facts(self) -> list[tuple[str, str]]:
         """Returns the facts about the rows for a report, as labels and values."""
         facts = [fact for fact in super().facts() if fact[0] not in {"columns", "given"}]
-        kinds = ((kind.name, str(kind).partition(": ")[2]) for kind in self.mixed.kinds)
-        return facts + [(f"column {name}", text) for name, text in kinds]
+        encoding = self.mixed.encoding
+        columns = (*encoding.columns, *encoding.context)
+        return facts + [(f"column {c.name}", c.about.removeprefix(f"{c.name}: ")) for c in columns]
 
     def write_files(self, flow: Flow, folder: Path) -> None:
         """Writes how columns become numbers and labels, and the distribution of the labels."""
@@ -147,7 +152,8 @@ def mixed_data(config: TableConfig) -> MixedData:
     reading = config.reading()
     rows = replace(reading, exclude=tuple(config.exclude))
     raw, weights = chosen_rows(read_source(config.data, reading), rows, config.weights)
-    parts = prepared(raw, parsed_kinds(config.kinds or ()), FRACTIONS, config.split_seed, weights)
+    kinds, context = parsed_kinds(config.kinds or ()), reading.context
+    parts = prepared(raw, kinds, FRACTIONS, config.split_seed, weights, context)
     train, validation, test = parts.tables
     if not train.columns:
         raise ArgumentError(
@@ -195,7 +201,7 @@ class MixedScores(Chunked):
         for start in range(0, self.rows, AT_ONCE):
             part = slice(start, start + AT_ONCE)
             keep = (rows >= part.start) & (rows < part.stop)
-            scores = self._model.log_prob(self._raw.select(keep), seed=start)
+            scores = self._model.log_prob(self._raw.select(keep))
             names = {name: values[part] for name, values in self._names.items()}
             yield self._columns({"row": rows[part] + 1, **names}, scores)
 
@@ -228,24 +234,25 @@ class MixedSamples(Chunked):
         class_name: str | None = None,
         temperature: float = 1.0,
         seed: int = 0,
-        **text: Any,  # noqa: ANN401, ARG002
+        **text: Any,  # noqa: ANN401
     ) -> None:
-        for name, value in {"context": context, "class": class_name}.items():
-            if value is not None:
-                raise ArgumentError(
-                    f"'{name}' should be left out for a run with kinds of columns; 'given' takes "
-                    "values of columns, such as age=40."
-                )
+        if class_name is not None:
+            raise ArgumentError("'class' should be left out: this run is not on images.")
         if temperature != 1:
             raise ArgumentError("'temperature' should be 1 for a run with kinds of columns.")
-        self._model, self._given, self._seed = table_model(run), given_values(given or ()), seed
-        self.rows, self.counted = n, 1
+        self._model, self._given, self._n = table_model(run), given_values(given or ()), n
+        self._options: dict[str, Any] = {"context": None, "seed": seed}
+        self.counted = 1
+        if context is not None:
+            self._options["context"] = raw = read_source(context, run.config.reading(**text))
+            self.counted = raw.row_count
+        self.rows = n * self.counted
 
     def frame(self) -> "pl.DataFrame":
         """Returns all rows."""
         if self._given:
-            return self._model.sample_given(self._given, self.rows, seed=self._seed)
-        return self._model.sample(self.rows, seed=self._seed)
+            return self._model.sample_given(self._given, self._n, **self._options)
+        return self._model.sample(self._n, **self._options)
 
     def __iter__(self) -> Iterator[Values]:
         yield {series.name: series.to_numpy() for series in self.frame()}
