@@ -257,6 +257,21 @@ def option(name: str, value: str | Sequence[str] | Mapping[str, str] | None = No
     return f"{flag}{sign}{' '.join(map(shlex.quote, words))}"
 
 
+def kinds_option() -> str | None:
+    """Returns how to model columns of all kinds, where the caller can; None elsewhere.
+
+    Example:
+        >>> kinds_option()
+        "kappaflow.fit_table or FlowDensity(kinds='auto')"
+    """
+    if COMMAND.get() == PYTHON:
+        return "kappaflow.fit_table or FlowDensity(kinds='auto')"
+    words = COMMAND.get().split()
+    if words[1:2] != ["fit"] or any(word.startswith("--kinds") for word in words):
+        return None
+    return option("kinds", "auto")
+
+
 class Limits:
     """Bounds of a number, which pydantic checks; its own `Field` would import pydantic here.
 
@@ -286,6 +301,7 @@ class TrainingOptions:
             a time limit (kappaflow fit on images: 60).
         max_time_s: Time limit in seconds, by the clock, of model search and training together,
             resumed time included. The learning rate falls to zero at whichever limit comes first.
+            With kinds of columns the labels are trained before that, in at most about 4,000 steps.
             kappaflow fit also reads the data before and writes a report after it, in about five
             seconds for most tables, and more on a busy machine.
         batch_size: Rows for each step, over all processes of torchrun. Default: 512, or down to
@@ -371,7 +387,8 @@ class TableOptions:
         kinds: Model columns of all kinds as one density: auto, or the kinds that are not
             recognized, such as region=category visits=integer. Kinds are continuous, positive,
             circular, integer, category, boolean, date and identifier. Labels get probabilities,
-            numbers a density given the labels, and missing values are integrated out.
+            numbers a density given the labels, and missing values are integrated out, in columns
+            of the context read as such.
         against: A condition on other rows of the data, which are never trained on: report how
             well log_prob separates them.
         duplicates: Rows that repeat earlier ones: keep them, with all copies in one part of the

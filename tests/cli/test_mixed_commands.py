@@ -168,7 +168,7 @@ def test_given_values_that_are_not_possible_are_refused_in_one_sentence(
 def test_options_that_a_mixed_run_lacks_are_refused(run, mixed, finished, people, tmp_path):
     """By name, of fits and of samples; `--given` and `impute` need a run with kinds."""
     fit = ("fit", people, "--kinds", "auto", "--out", tmp_path / "run", *SMALL)
-    refused(run(*fit, "--context", "age"), "'context' should be left out with 'kinds'")
+    refused(run(*fit, "--context", "salary"), "'context' names column 'salary'")
     for words in (("--jitter", "age"), ("--bounds", "age=positive"), ("--repair", "drop")):
         name = words[0].removeprefix("--")
         refused(run(*fit, *words), f"'{name}' should be left out with 'kinds'")
@@ -287,3 +287,58 @@ def test_a_killed_fit_resumes_to_the_same_losses(people, tmp_path):
     assert losses[0] == losses[1]
     whole = read(tmp_path / "whole", "result.json")["mixed"]
     assert read(killed, "result.json")["mixed"]["nll"] == pytest.approx(whole["nll"], rel=1e-9)
+
+
+def test_a_fit_with_a_context_is_scored_sampled_and_completed(run, people, tmp_path):
+    """p(others | age, region): the page says how gaps of the context are read."""
+    folder, out = tmp_path / "run", tmp_path / "out.csv"
+    fit = ("fit", people, "--kinds", "auto", "--out", folder, *SMALL)
+    result = run(*fit, "--context", "region", "age")
+    assert result.status == 0 and "Held-out NLL of all columns given the context" in result.out
+    page = (folder / "report.html").read_text()
+    assert "context" in page and "given the context and labels" in page
+    assert run("score", folder, people, "--out", out).status == 0
+    context = tmp_path / "context.csv"
+    pl.read_csv(people).drop_nulls().head(3).select("age", "region").write_csv(context)
+    sampled = run("sample", folder, "-n", 2, "--context", context, "--out", out)
+    assert sampled.status == 0, sampled
+    rows, given = pl.read_csv(out), pl.read_csv(context)
+    assert rows.select("age", "region").equals(pl.concat([given, given]))
+    assert run("impute", folder, people, "--out", out).status == 0
+    assert pl.read_csv(out)["age"].equals(pl.read_csv(people)["age"])
+    refused(run("sample", folder, "-n", 1), "'context' should be rows of")
+    given.with_columns(region=pl.lit("moon")).write_csv(context)
+    refused(run("sample", folder, "-n", 1, "--context", context), "has the label 'moon'")
+
+
+@pytest.mark.parametrize("command", ["fit", "depth", "data examine"])
+def test_the_first_remedy_for_gaps_and_texts_is_kinds_where_a_command_has_them(
+    command, run, tmp_path
+):
+    """In errors on gaps, constants and texts; other commands do not name the option."""
+    rows = np.random.default_rng(0).normal(size=(80, 2))
+    frames = {
+        "gaps": pl.DataFrame({"a": [None, *rows[1:, 0]], "b": rows[:, 1]}),
+        "constant": pl.DataFrame({"a": rows[:, 0], "b": 1.5}),
+        "texts": pl.DataFrame({"a": ["x", "y"] * 40, "day": ["2024-01-01", "2024-01-02"] * 40}),
+    }
+    for name, frame in frames.items():
+        frame.write_csv(tmp_path / f"{name}.csv")
+        outcome = run(*command.split(), tmp_path / f"{name}.csv")
+        text = outcome.err + outcome.out
+        assert ("--kinds auto" in text) == (command == "fit"), text
+        if command == "fit" and name != "texts":
+            assert text.index("--kinds auto") < text.index("--repair drop")
+
+
+def test_a_fit_with_kinds_offers_no_option_that_it_refuses(run, tmp_path):
+    """An edge of a number by its kind, none of a date, no test of labels where there are none."""
+    generator = np.random.default_rng(0)
+    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 7, 18), eager=True)
+    frame = pl.DataFrame({"wait": generator.exponential(size=200), "day": days})
+    frame.write_csv(tmp_path / "t.csv")
+    outcome = run("fit", tmp_path / "t.csv", "--kinds", "auto", "--out", tmp_path / "r", *SMALL)
+    text = outcome.out + outcome.err + (tmp_path / "r" / "report.html").read_text()
+    assert "--kinds wait=positive" in text and "'day' (" not in text
+    for wrong in ("--repair", "--bounds", "sampled labels", "given the labels"):
+        assert wrong not in outcome.out + outcome.err

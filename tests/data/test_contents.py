@@ -79,7 +79,8 @@ LEFT_OUT = {  # text of a file, the column that is left out, and the sentence ab
     "dates": (
         rows(lambda i, a, b, c: (f"2020-01-{i % 28 + 1:02d}", f"{a}", f"{b}"), "day,a,b"),
         "column 'day' is left out: it holds dates or times, such as '2020-01-01' at line 2 (40 "
-        "values); where= can choose rows by it",
+        "values); kappaflow.fit_table or FlowDensity(kinds='auto') can model it, and where= can "
+        "choose rows by it",
     ),
     "times": (
         rows(lambda i, a, b, c: (f"10:{i + 10}", f"{a}", f"{b}"), "day,a,b"),
@@ -151,8 +152,8 @@ REFUSED = {
     ),
     "several bad cells": (
         rows(lambda i, a, b, c: (f"{a}", "-" if i in {3, 5} else f"{b}"), "a,b"),
-        "column 'b' of '{path}' holds numbers and 2 texts, first '-' at line 5: correct it, read "
-        "it as missing (missing=['-']), or leave",
+        "column 'b' of '{path}' holds numbers and 2 texts, first '-' at line 5: correct them, "
+        "name all that mean a missing value (as in missing=['-']), or leave",
     ),
     "one cell with a decimal comma": (
         rows(lambda i, a, b, c: (f"{a:.4f}", comma(b) if i == 7 else f"{b:.4f}"), "a;b", ";"),
@@ -299,7 +300,7 @@ def test_a_fit_to_few_of_the_columns_is_warned_about(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text(rows(lambda i, a, b, c: ("x", "y", "z", f"{a}"), "k,l,m,a"))
     table = load_table(path)
-    assert table.warnings[0].startswith("only 1 of 4 columns is modeled: name the columns")
+    assert table.warnings[0].startswith("only 1 of 4 columns is modeled: kappaflow.fit_table")
     assert table.warnings[0] in table.notes
     for given in ({"columns": ["a"]}, {"exclude": ["k", "l"]}):
         assert load_table(path, **given).warnings == ()

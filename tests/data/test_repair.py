@@ -179,10 +179,11 @@ def rows_with(values: Array, row: int, value: float) -> Array:
 NORMAL = np.random.default_rng(0).standard_normal((100, 8))
 FEWER = NORMAL[:5]  # rows than columns
 WAYS_OUT = [
-    (None, rows_with(NORMAL, 3, np.nan), "'x4' has .* at row 4; and 3 more; repair='drop' leaves "
-     "out the rows concerned[.]$"),
+    (None, rows_with(NORMAL, 3, np.nan), "'x4' has .* at row 4; and 3 more; "
+     "kappaflow.fit_table .* models missing values, repair='drop' leaves out the rows .*[.]$"),
     (None, np.column_stack([NORMAL, np.full(100, 1.5)]), "column 'x8' is constant: every row "
-     "holds 1.5; repair='drop' leaves out the columns concerned, repair='jitter' adds a little"),
+     "holds 1.5; kappaflow.* leaves out constant columns, repair='drop' leaves out the columns "
+     "concerned, repair='jitter' adds a little"),
     (None, np.array([[0.5, 1.5]]), "1 row is too few: a density needs at least 2 rows[.]$"),
     (None, FEWER, "leaves out the columns concerned[.]$"),
     ("jitter", FEWER, r"cannot make .*: 5 rows are too few for 8 columns.*exclude=\['x\d', "),

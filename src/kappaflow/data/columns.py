@@ -22,7 +22,7 @@ from kappaflow.data.raw import (
     text_example,
 )
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.options import option
+from kappaflow.options import COMMAND, PYTHON, kinds_option, option
 
 _COMPARE: dict[str, Callable[[Any, Any], Any]] = {
     "!=": operator.ne,
@@ -215,12 +215,15 @@ def refuse_clashes(**roles: list[str]) -> None:
 def _reason(raw: RawTable, column: Column, *, every: bool) -> str | None:
     """Returns why a column is left out, None if it is modeled."""
     if not column.is_number:
-        return f"it holds {_what(raw, column)}; {option('where')} can choose rows by it"
+        kinds = kinds_option()
+        model = f"{kinds} can model it, and " if kinds else ""
+        return f"it holds {_what(raw, column)}; {model}{option('where')} can choose rows by it"
     if every or column.origin == "array":
         return None
     if column.is_truth:
         return (
-            "it holds true and false, on which a density can grow without bound; name it in "
+            "it holds true and false, on which a density can grow without bound; "
+            f"{f'{kinds} can model it, or ' if (kinds := kinds_option()) else ''}name it in "
             f"{option('columns')} to model it as 1 and 0, or in {option('context')}"
         )
     if column.is_index:
@@ -267,12 +270,23 @@ def _what(raw: RawTable, column: Column) -> str:
 
 
 def _no_column(raw: RawTable, gone: dict[str, str]) -> str:
-    reasons = "; ".join(f"'{name}': {reason}" for name, reason in list(gone.items())[:3])
+    reasons = [f"'{name}': {reason.partition(';')[0]}" for name, reason in list(gone.items())[:3]]
+    shown = f" ({'; '.join(reasons)})" if reasons else ""
     return (
         f"{raw.subject} has no numeric column to model: its columns are "
         f"{quoted(tuple(raw.columns))}, and text, context and excluded columns do not count"
-        f"{' (' if reasons else ''}{reasons}{')' if reasons else ''}."
+        f"{shown}{_for_labels(raw, gone)}."
     )
+
+
+def _for_labels(raw: RawTable, gone: dict[str, str]) -> str:
+    """Returns a clause on how to model a table without numbers, where the caller can."""
+    kinds, columns = kinds_option(), [raw.columns[name] for name in gone]
+    if kinds is None or not columns:
+        return ""
+    if COMMAND.get() == PYTHON or any(column.holds_dates for column in columns):
+        return f"; {kinds} can model them"
+    return "; kappaflow.fit_table can model them, from Python"
 
 
 def _read_notes(raw: RawTable, used: list[Column]) -> tuple[str, ...]:
@@ -298,8 +312,10 @@ def _few_columns(modeled: int, possible: int) -> tuple[str, ...]:
     """Returns a warning if fewer than half of the columns are modeled."""
     if 2 * modeled >= possible:
         return ()
+    kinds = kinds_option()
+    others = f"{kinds} can model the others; or " if kinds else ""
     return (
-        f"only {modeled} of {possible} columns {'is' if modeled == 1 else 'are'} modeled: name "
-        f"the columns to model in {option('columns')}, or leave out the others with "
+        f"only {modeled} of {possible} columns {'is' if modeled == 1 else 'are'} modeled: {others}"
+        f"name the columns to model in {option('columns')}, or leave out the others with "
         f"{option('exclude')}, if that is right",
     )

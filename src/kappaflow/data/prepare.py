@@ -15,7 +15,7 @@ from kappaflow.data.rounding import coarse_columns, dequantize, grid_of, resolut
 from kappaflow.data.table import Grid, Table, whole_columns
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.options import Repair, option
+from kappaflow.options import Repair, kinds_option, option
 
 ROUNDS = 3
 # Noise must not repeat the draws of data that were themselves made with default_rng(seed).
@@ -260,9 +260,16 @@ def _refusal(table: Table, stops: list[Problem], offered: Collection[Repair]) ->
     rows = any(problem.code in {"missing", "infinite"} for problem in stops)
     columns = any(problem.drop for problem in stops)
     what = " and ".join(["the rows"] * rows + ["the columns"] * columns)
-    remedies = [f"leave out {what} concerned"]
+    drop = [name for problem in stops for name in problem.drop]
+    named = f" ({option('exclude', list(dict.fromkeys(drop)))})" if drop and not rows else ""
+    remedies = [f"leave out {what} concerned{named}"]
     if "drop" in offered:
         remedies = [f"{option('repair', 'drop')} leaves out {what} concerned"]
+    kinds, codes = kinds_option(), {problem.code for problem in stops}
+    if kinds and offered and codes <= {"missing", "constant"}:
+        gaps, fixed = "models missing values", "leaves out constant columns"
+        does = [gaps] * ("missing" in codes) + [fixed] * ("constant" in codes)
+        remedies.insert(0, f"{kinds} {' and '.join(does)}")
     if "jitter" in offered and columns and len(table) > len(table.columns):
         noise = "adds a little noise to the columns instead"
         remedies.append(f"{option('repair', 'jitter')} {noise}")

@@ -100,6 +100,9 @@ def notes_of(table: Table, edges: Domains, domains: Domains) -> tuple[Problem, .
 
 def _edges(table: Table, edges: Domains) -> list[Problem]:
     """Returns one note about all columns with edges."""
+    kinds = table.kinds
+    if kinds is not None:  # samples have no date beyond those of the training rows
+        edges = {name: domain for name, domain in edges.items() if kinds.get(name) != "date"}
     if not edges:
         return []
     *ends, last = [f"'{name}' ({domain.description})" for name, domain in edges.items()]
@@ -107,10 +110,13 @@ def _edges(table: Table, edges: Domains) -> list[Problem]:
     texts = {name: bound_text(domain) for name, domain in edges.items()}
     touched = [name for name in edges if edges[name].at_an_end(table.by_column[name]).any()]
     repair = f" with {option('repair', 'jitter')} for values on an edge" if touched else ""
-    message = (
-        f"{shown} rows up to a hard edge, which samples can cross: "
-        f"{option('bounds', texts)}{repair} keeps them inside"
-    )
+    remedy = f": {option('bounds', texts)}{repair} keeps them inside"
+    if kinds is not None:
+        able = {n: t for n, t in texts.items() if t == "positive" or t.startswith("circular")}
+        able = {name: text for name, text in able.items() if name not in touched}
+        which = "them" if len(able) == len(texts) else f"those of {quoted(list(able))}"
+        remedy = f": {option('kinds', able)} keeps {which} inside" if able else ""
+    message = f"{shown} rows up to a hard edge, which samples can cross{remedy}"
     return [_problem("edge", message, tuple(edges))]
 
 
@@ -290,6 +296,8 @@ def _rounded(table: Table) -> list[Problem]:
         if step is None:
             continue
         noise = f"add uniform noise of width {step:.6g} ({option('repair', 'dequantize')})"
+        if table.kinds is not None:
+            noise = f"name its kind ({option('kinds', {name: 'integer'})})"
         others = ", or leave it out or use it as context"
         if name in coarse:
             unless, others = f"unless {option('repair')} is given", ""

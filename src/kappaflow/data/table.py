@@ -67,6 +67,7 @@ class Table:
         texts: Requested columns of text, by name, (rows,) each.
         has_codes: Whether numbers such as -999 can stand for missing values.
         grids: By column, the rounded values to which uniform noise as wide as a step was added.
+        kinds: The kind of each column of a table of mixed ones; None for another table.
 
     Example:
         >>> import numpy as np
@@ -93,6 +94,7 @@ class Table:
     texts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
     has_codes: bool = True
     grids: Mapping[str, Grid] = field(default_factory=dict)
+    kinds: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         rows, width = len(self.rows), len(self.columns)

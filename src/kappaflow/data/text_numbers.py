@@ -327,10 +327,11 @@ class TextColumn:
                 f"leave out {option('decimal')}, or {remedy}"
             )
         counted = "a text" if others == 1 else f"{others:,} texts, first"
-        return (
-            f"{subject} holds numbers and {counted} {text!r} at {row}: correct it, read it as "
-            f"missing ({option('missing', [text])}), or {remedy}"
-        )
+        missing = option("missing", [text])
+        read = f"correct it, read it as missing ({missing})"
+        if others > 1:
+            read = f"correct them, name all that mean a missing value (as in {missing})"
+        return f"{subject} holds numbers and {counted} {text!r} at {row}: {read}, or {remedy}"
 
     def _content(self) -> str:
         """Returns what the column holds instead of numbers."""

@@ -96,6 +96,11 @@ class FlowDensity(DensityMixin, RowEstimator):
         check_is_fitted(self)
         n, seed = positive_int("n_samples", n_samples), seed_of(random_state)
         if hasattr(self, "table_model_"):
+            if names := [column.name for column in self.table_model_.encoding.context]:
+                raise ArgumentError(
+                    "'sample' does not know the context: call table_model_.sample(n, "
+                    f"context=rows), with rows of {quoted(names)}."
+                )
             return self.table_model_.sample(n, seed=seed)
         if self._context_columns:
             raise ArgumentError(

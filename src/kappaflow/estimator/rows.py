@@ -45,7 +45,8 @@ class RowEstimator(BaseFlowEstimator):
             "zuko:nsf". If model, depth, hidden and options are left out, a model search chooses,
             as in `kappaflow.fit_auto`. It measures time, so two fits may choose differently.
         search_time: Time budget of the model search in CPU seconds; 0 skips it.
-        context: Columns that the density is conditioned on. `flow_` then draws the samples.
+        context: Columns that the density is conditioned on. `flow_` then draws the samples, or
+            `table_model_` with `kinds`.
         kinds: Model data frames of mixed columns with missing values, as `kappaflow.fit_table`
             does: "auto", or the kinds that are not recognized, such as {"region": "category"}.
             Without it only columns of numbers are modeled.

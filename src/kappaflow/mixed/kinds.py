@@ -25,6 +25,7 @@ from kappaflow.mixed.values import (
     texts_of,
     times_of,
 )
+from kappaflow.options import option
 
 Kind = Literal[
     "continuous",
@@ -145,10 +146,9 @@ def _label_kind(raw: RawTable, column: Column, labels: list[str]) -> ColumnKind:
     can_number = _sort(column) == "text" and len(labels) == raw.row_count
     if can_number and not any(len(label.split()) > 1 for label in labels):
         return ColumnKind(column.name, "identifier", SAMPLES_NUMBERED)
-    reason = (
-        f"{len(labels):,} different texts in {present:,} rows; name it in kinds to model it as a "
-        "category"
-    )
+    reason = f"{len(labels):,} different texts in {present:,} rows"
+    if len(labels) < present and len(labels) <= MOST_LABELS:
+        reason += f"; {option('kinds', {column.name: 'category'})} models it"
     return ColumnKind(column.name, "left_out", reason)
 
 

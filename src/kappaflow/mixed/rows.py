@@ -226,6 +226,7 @@ def filled_rows(
         context=inputs.double().numpy() if names else None,
         context_columns=names,
         grids=encoding.grids,
+        kinds={column.name: column.kind for column in encoding.columns},
         integer_columns=tuple(encoding.grids),
     )
     return IncompleteRows(table, numbers, gaps, proposals)

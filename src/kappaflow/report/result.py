@@ -86,8 +86,11 @@ class MixedLikelihood(Part):
         monte_carlo_error: Its error from the draws of values that are not known exactly.
         labels_nll: Mean of the labels and counts alone, which `nll` includes.
         labels_p_value: Probability of so large a difference between samples and held-out rows in
-            some column or pair of labels and counts by chance, corrected for their number.
+            some column or pair of labels and counts by chance, corrected for their number; None
+            if this was not tested.
         labels_worst: The column or pair that differs most.
+        has_labels: Whether there are labels or counts.
+        given: The columns of the context.
     """
 
     rows: int
@@ -95,8 +98,10 @@ class MixedLikelihood(Part):
     standard_error: float
     monte_carlo_error: float
     labels_nll: float
-    labels_p_value: float = 1.0
+    labels_p_value: float | None = None
     labels_worst: list[str] = []
+    has_labels: bool = True
+    given: list[str] = []
 
 
 class HeldOut(Part):

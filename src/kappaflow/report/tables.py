@@ -45,7 +45,7 @@ def key_figures(report: TableReport) -> list[KeyFigure]:
 def _likelihood_figures(result: Result) -> list[KeyFigure]:
     test = result.test
     name = "Held-out NLL" if result.padding is None else "Bound on the held-out NLL"
-    name += " of the numbers given the labels" if result.mixed else ""
+    name += f" of the numbers{_given(result.mixed)}" if result.mixed else ""
     note = f"{fixed(gaussian_of(result), 2)} for a Gaussian; lower is better"
     if result.is_joint:
         name, note = "Joint NLL with the padding", NO_LIKELIHOOD
@@ -96,18 +96,27 @@ def _mixed_figures(mixed: MixedLikelihood | None) -> list[KeyFigure]:
     """Returns the likelihood of all columns; empty for a table of numbers alone."""
     if mixed is None:
         return []
-    error = significant(mixed.monte_carlo_error, 2)
+    p = mixed.labels_p_value
+    parts = [f"Monte Carlo error {significant(mixed.monte_carlo_error, 2)}"]
+    if mixed.has_labels:
+        parts.insert(0, f"labels {fixed(mixed.labels_nll, 2)}, numbers given them the rest")
+    if p is not None:
+        parts.append(f"sampled labels against those of held-out rows: p = {significant(p, 2)}")
     return [
         KeyFigure(
-            "Held-out NLL of all columns",
+            f"Held-out NLL of all columns{' given the context' if mixed.given else ''}",
             with_error(mixed.nll, mixed.standard_error),
             "nats per row",
-            f"labels {fixed(mixed.labels_nll, 2)}, numbers given them the rest; Monte Carlo error "
-            f"{error}; sampled labels against those of held-out rows: p = "
-            f"{significant(mixed.labels_p_value, 2)}",
+            "; ".join(parts),
             is_finite(mixed.nll),
         )
     ]
+
+
+def _given(mixed: MixedLikelihood) -> str:
+    """Returns a clause on what the numbers of a table of mixed columns are given."""
+    what = ["context"] * bool(mixed.given) + ["labels"] * mixed.has_labels
+    return f" given the {' and '.join(what)}" if what else ""
 
 
 def _separation_figures(result: Result) -> list[KeyFigure]:

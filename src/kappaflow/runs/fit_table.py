@@ -81,7 +81,7 @@ def fit_table(
         callbacks: Called after each epoch, as for `kappaflow.fit`.
         **settings: `max_time_s`, `max_epochs`, `seed` and the other fields of
             `kappaflow.training.Settings`, for the flow. The labels are trained before it, in at
-            most about 4,000 steps.
+            most about 4,000 steps, which `max_time_s` does not count.
 
     Returns:
         The fit; `model` is the `TableModel`.

@@ -10,6 +10,7 @@ import torch
 
 from kappaflow.data.columns import find_column
 from kappaflow.data.load import read_source
+from kappaflow.data.prepare import few_to_train_on
 from kappaflow.data.write import TableWriter
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
@@ -76,7 +77,7 @@ class MixedData(TableData):
         share = torch.ones(len(scores.log_prob)) if weights is None else torch.from_numpy(weights)
         nll, labels = torch.from_numpy(-scores.log_prob), -model.labels_log_prob(test)
         error = torch.from_numpy(scores.standard_error) * share / share.sum()
-        p_value, worst = (1.0, ()) if weights is not None else self._labels_match(model)
+        p_value, worst = (None, ()) if weights is not None else self._labels_match(model)
         return MixedLikelihood(
             rows=len(nll),
             nll=mean(nll, share),
@@ -85,14 +86,16 @@ class MixedData(TableData):
             labels_nll=mean(torch.from_numpy(labels), share),
             labels_p_value=p_value,
             labels_worst=[model.encoding.label_columns[i] for i in worst],
+            has_labels=bool(model.encoding.coded),
+            given=[column.name for column in model.encoding.context],
         )
 
-    def _labels_match(self, model: TableModel) -> tuple[float, tuple[int, ...]]:
+    def _labels_match(self, model: TableModel) -> tuple[float | None, tuple[int, ...]]:
         """Returns the p-value of sampled labels against those of test rows that miss none."""
         rows = model.encoding.encode(self.mixed.sources[-1], completes=True)
         complete = (rows.codes >= 0).all(1)
-        if not complete.any():
-            return 1.0, ()
+        if not complete.any() or not model.encoding.coded:
+            return None, ()
         context = torch.from_numpy(rows.context[complete])
         context = context.repeat(-(-LABEL_SAMPLES // len(context)), 1)
         empty = torch.full((len(context), rows.codes.shape[1]), -1)
@@ -170,7 +173,7 @@ def mixed_data(config: TableConfig) -> MixedData:
         repeats=0,
         domains=parts.domains,
         notes=(*parts.notes, *parts.warnings),
-        warnings=parts.warnings,
+        warnings=few_to_train_on(len(train)),  # the others are findings on the rows
         fingerprint=parts.train.fingerprint(),
         parts=parts,
     )

@@ -23,7 +23,7 @@ from kappaflow.data.raw import NO_MISSING, Reading
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
-from kappaflow.options import TableOptions, option, write_descriptions
+from kappaflow.options import TableOptions, kinds_option, option, write_descriptions
 from kappaflow.report.result import TABLE
 from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData
@@ -268,9 +268,10 @@ def _refuse_sentinels(table: Table) -> None:
     problems = problems_of(table, with_repeats=False)
     problems = [problem for problem in problems if problem.code == "sentinel"]
     if problems:
-        raise DataError(
-            f"{listed(problems)}; {option('repair', 'drop')} leaves out the rows of a missing one."
-        )
+        kinds = kinds_option()
+        model = f"{kinds} models missing values, and " if kinds else ""
+        drop = f"{option('repair', 'drop')} leaves out the rows of a missing one"
+        raise DataError(f"{listed(problems)}; {model}{drop}.")
 
 
 def _split_request(config: TableConfig) -> SplitRequest:

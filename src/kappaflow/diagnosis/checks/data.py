@@ -45,7 +45,7 @@ def data_findings(
         return
     table = _named(data, columns) if isinstance(data, Tensor) else data
     if isinstance(source, Table):
-        kept = ("rows", "lines", "labels", "grids")
+        kept = ("rows", "lines", "labels", "grids", "kinds")
         table = replace(table, **{name: getattr(source, name) for name in kept})
     known = {} if flow is None else domains_in(flow, table)
     examined = examine_table(table, known)
