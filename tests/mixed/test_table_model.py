@@ -89,11 +89,11 @@ def test_standard_errors_are_those_of_repeated_seeds(name):
     assert len(set(log_prob.tolist())) == 60
 
 
-@pytest.mark.parametrize("part", [slice(7, 8), slice(100, 140), slice(None, None, -1)])
+@pytest.mark.parametrize("part", [slice(7, 8), slice(10, 30), slice(None, None, -1)])
 def test_the_score_of_a_row_does_not_depend_on_the_rows_next_to_it(part):
     """Alone, with fewer rows, in another order: to rounding, for gaps of all patterns."""
     model = exact_model().model
-    rows = gaps(exact_model().frame.head(300), share=0.4)
+    rows = gaps(exact_model().frame.head(60), share=0.4)
     scores = model.log_prob(rows)
     np.testing.assert_allclose(
         model.log_prob(rows[part]).log_prob, scores.log_prob[part], atol=1e-5

@@ -441,16 +441,19 @@ class TableModel:
 
     def _frame(self, numbers: Tensor, codes: Tensor, context: RawTable | None) -> Any:  # noqa: ANN401
         """Returns complete rows as a frame, next to the rows of a context."""
+        import narwhals as nw
         import polars as pl
 
-        missing = np.zeros(numbers.shape, dtype=np.bool_)
+        missing, like = np.zeros(numbers.shape, dtype=np.bool_), self.like
         frame = self.encoding.decode(Encoded(numbers.numpy(), codes.numpy(), missing))
         if context is not None:
             given = [own_series(column.name, context) for column in self.encoding.context]
-            frame = frame.with_columns(
-                pl.concat([pl.DataFrame(given)] * (len(frame) // len(given[0])))
-            )
-        return frame if self.like is None else frame_like(frame, self.like)
+            repeats = len(frame) // context.row_count
+            frame = frame.with_columns(pl.concat([pl.DataFrame(given)] * repeats))
+            if like is not None:  # a type of integers would round a float of a context
+                floats = [series.name for series in given if series.dtype.is_float()]
+                like = nw.from_native(like, eager_only=True).drop(floats).to_native()
+        return frame if like is None else frame_like(frame, like)
 
 
 def new_parts(encoding: Encoding) -> tuple[Labels, Proposals]:

@@ -300,8 +300,15 @@ def source_frame(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  #
 
 def own_series(name: str, raw: RawTable, drawn: Any = None) -> "pl.Series":  # noqa: ANN401
     """Returns a column of a source; whole numbers of a text file are integers, as drawn ones."""
+    import polars as pl
+
     column = raw.columns[name]
-    own: Any = column.series.rename(name).to_polars()
+    own: Any = column.series.rename(name)
+    if own.implementation.is_polars():
+        own = own.to_polars()
+    else:
+        pairs = zip(own.to_list(), is_missing(column), strict=True)
+        own = pl.Series(name, [None if gone else value for value, gone in pairs])
     integer: Any = source_type(column, is_date=False).polars_type()
     is_float = (drawn or integer).is_float() or not own.dtype.is_numeric()
     return own if is_float else own.cast(integer)

@@ -25,6 +25,11 @@ GRAVE = {  # problems of KF603 that are warnings, and what to do
     "two-values": "Leave the column out, or use it as context.",
     "sentinel": "Say whether the number means a missing value (kappaflow fit --missing).",
 }
+OF_KINDS = GRAVE | {  # what to do in a table of mixed columns
+    "edge": "Name the kind of the column (kappaflow fit --kinds): positive or circular.",
+    "integer-valued": "Name the kind of the column: integer (kappaflow fit --kinds).",
+    "two-values": "Name the kind of the column: category (kappaflow fit --kinds).",
+}
 
 
 def data_findings(
@@ -88,7 +93,8 @@ def _symptoms(examined: Examination, *codes: str) -> Iterator[Symptom]:
             message = f"{first.message[0].upper()}{first.message[1:]}{also}."
             rows, severity = len(examined.table), "warning" if code in GRAVE else None
             evidence = {"columns": ", ".join(columns), "rows": rows, **first.evidence}
-            yield Symptom(message, evidence, severity=severity, fix=GRAVE.get(code))
+            fix = GRAVE.get(code) if examined.table.kinds is None else OF_KINDS.get(code)
+            yield Symptom(message, evidence, severity=severity, fix=fix)
 
 
 def _named(rows: Tensor, columns: Sequence[str]) -> Table:
