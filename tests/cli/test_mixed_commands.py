@@ -334,8 +334,8 @@ def test_the_first_remedy_for_gaps_and_texts_is_kinds_where_a_command_has_them(
 def test_a_fit_with_kinds_offers_no_option_that_it_refuses(run, tmp_path):
     """An edge of a number by its kind, none of a date, no test of labels where there are none."""
     generator = np.random.default_rng(0)
-    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 7, 18), eager=True)
-    frame = pl.DataFrame({"wait": generator.exponential(size=200), "day": days})
+    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2026, 3, 10), eager=True)
+    frame = pl.DataFrame({"wait": generator.exponential(size=800), "day": days})
     frame.write_csv(tmp_path / "t.csv")
     outcome = run("fit", tmp_path / "t.csv", "--kinds", "auto", "--out", tmp_path / "r", *SMALL)
     text = outcome.out + outcome.err + (tmp_path / "r" / "report.html").read_text()

@@ -14,7 +14,7 @@ import kappaflow as kf
 from kappaflow.data.load import read_source
 from kappaflow.data.raw import Reading
 from kappaflow.mixed import Encoding, TableModel, detect_kinds
-from kappaflow.mixed.table_model import new_parts
+from kappaflow.mixed.saved import new_parts
 
 MEANS = np.array([[0.0, 1.0, 25.0, 50.0]] * 5)  # a row for each label: a, b, none; other, 0
 MEANS += np.outer([1, -1, 0, 0.5, -0.5], [1.0, -0.5, 3.0, 5.0])

@@ -14,7 +14,7 @@ from kappaflow.domains import Interval
 from kappaflow.mixed.prepared import prepared
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import Gaps, IncompleteRows, blurred, filled_rows, gaps_of
-from kappaflow.mixed.table_model import new_parts
+from kappaflow.mixed.saved import new_parts
 from kappaflow.training import Settings, fit_split
 
 ROOT = np.array([[1.0, 0.0], [1.2, 0.5]])

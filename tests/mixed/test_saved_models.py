@@ -11,7 +11,7 @@ from tests.mixed.exact import exact_model, gaps
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.mixed import TableModel
-from kappaflow.mixed.table_model import COLUMNS, LABELS, _digest
+from kappaflow.mixed.saved import COLUMNS, LABELS, _digest
 from kappaflow.storage import read_tensors, write_tensors
 
 

@@ -6,9 +6,11 @@ encoding       columns as numbers and labels, and back to a frame
 labels         the distribution of the labels
 curves, heads  normal scores of numbers; distributions of labels and counts
 proposals      draws of missing numbers given the rest of a row
+noise          random numbers of draws, which follow from the values of a row
 rows           rows with gaps, filled again for each batch of a training
 match          whether sampled labels match held-out ones
 table_model    `TableModel`: densities, samples, completions
+saved          all its parts but the flow: made, written and read
 prepared       a source, encoded and split
 """
 

@@ -111,10 +111,9 @@ def fit_context(raw: RawTable, column: Column, kind: ColumnKind) -> ContextColum
     if kind.kind in {"identifier", "left_out"}:
         way_out = f"; {option('kinds', {column.name: 'integer'})} takes it as a number"
         why = f"it is an identifier{way_out if column.is_number else ''}"
-        why = why if kind.kind == "identifier" else kind.reason
+        why = f"{column.name!r}: {why if kind.kind == 'identifier' else kind.reason}"
         raise ArgumentError(
-            f"'context' should name columns that a density can depend on, got {column.name!r}: "
-            f"{why}."
+            f"'context' should name columns that a density can depend on, got {why}."
         )
     is_date = kind.kind == "date"
     base = ContextColumn(
@@ -124,17 +123,13 @@ def fit_context(raw: RawTable, column: Column, kind: ColumnKind) -> ContextColum
         type=source_type(column, is_date=is_date),
         domain=kind.domain,
         has_gaps=bool(is_missing(column).any()),
+        time=time_scale(column) if is_date else None,
     )
-    fields: dict[str, Any] = {}
     if kind.kind in {"boolean", "category"}:
         fields, how = {"labels": _labels(column)}, "the label missing"
     else:
-        time = time_scale(column) if is_date else None
-        base = base.model_copy(update={"time": time})
-        numbers = numbers_of(raw, column, base)
-        present = numbers[~np.isnan(numbers)]
-        center, scale = float(present.mean()), float(present.std()) or 1.0
-        fields, how = {"center": center, "scale": scale}, "the mean, and a column that says so"
+        numbers, how = numbers_of(raw, column, base), "the mean, and a column that says so"
+        fields = {"center": np.nanmean(numbers), "scale": np.nanstd(numbers) or 1.0}
     about = f"{base.about}, in which a missing value is {how}" if base.has_gaps else base.about
     return base.model_copy(update={"about": about, **fields})
 

@@ -61,6 +61,15 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.codes)
 
+    @property
+    def known(self) -> FloatArray:
+        """All that is known of each row, as numbers."""
+        return np.hstack([self.numbers, self.codes.astype(np.float64), self.context])
+
+    def at(self, members: BoolArray | IntArray) -> "Encoded":
+        """Returns some of the rows."""
+        return Encoded(*(part[members] for part in vars(self).values()))
+
 
 class Encoding(BaseModel):
     """Rows of mixed columns as numbers and codes of labels, and the reverse.

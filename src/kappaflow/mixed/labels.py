@@ -103,10 +103,7 @@ class Labels(nn.Module):
         seed: int = 0,
         contexts: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> "Labels":
-        """Returns the distribution, fitted to rows; validation rows decide when to stop.
-
-        `contexts` are those of both.
-        """
+        """Returns the distribution, fitted to rows; validation rows decide when to stop."""
         generator = torch.Generator().manual_seed(seed)
         shares = torch.ones(len(codes)) if weights is None else (weights / weights.mean()).float()
         with torch.random.fork_rng(devices=[]), torch.enable_grad():

@@ -15,13 +15,12 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 class RowNoise:
     """Random numbers that follow from the values of a row, the number of its draw, and a seed.
 
-    So the score of a row does not depend on the rows that are scored with it. Different rows have
-    independent numbers, so that their Monte Carlo errors cancel in a mean; draws that all rows
-    share would not do that.
+    So the score of a row does not depend on the rows that are scored with it, and the Monte Carlo
+    errors of different rows cancel in a mean, unlike those of draws that all rows share.
 
     Args:
         values: What is known of each row, (N, columns).
-        draws: Draws of each row, M. The row i M + j of the others is draw j of row i.
+        draws: Draws of each row, M, in M rows after each other.
         seed: Seed of all numbers.
 
     Source:

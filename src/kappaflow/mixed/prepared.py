@@ -21,7 +21,8 @@ from kappaflow.mixed.kinds import detect_kinds
 from kappaflow.mixed.labels import Labels
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import IncompleteRows, filled_rows
-from kappaflow.mixed.table_model import TableModel, at, new_parts
+from kappaflow.mixed.saved import new_parts
+from kappaflow.mixed.table_model import TableModel
 
 COMPLETE_ROWS = 100  # of a part to validate or test with: fewer are joined by completed rows
 
@@ -66,14 +67,11 @@ def chosen_rows(
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
     roles = {"columns": reading.columns or (), "context": reading.context}
-    roles |= {"exclude": reading.exclude}
+    roles |= {"exclude": reading.exclude, "weights": ()}
     roles |= {"weights": (weights,)} if isinstance(weights, str) else {}
-    names = {
-        role: [find_column(raw, n, role).name for n in role_names]
-        for role, role_names in roles.items()
-    }
+    names = {role: [find_column(raw, n, role).name for n in some] for role, some in roles.items()}
     refuse_clashes(**names)
-    gone = [*names["exclude"], *names.get("weights", ())]
+    gone = [*names["exclude"], *names["weights"]]
     if reading.columns is not None:
         gone += set(raw.columns) - {*names["columns"], *names["context"]}
     if isinstance(weights, str):
@@ -115,7 +113,7 @@ def prepared(
     inputs = labels.read(train, contexts[0]).double().numpy()
     proposals.fit(encoded.numbers[rows[0]], inputs)
     filled = [
-        filled_rows(encoding, at(encoded, index), labels, proposals, part)
+        filled_rows(encoding, encoded.at(index), labels, proposals, part)
         for part, index in zip(parts, rows, strict=True)
     ]
     tables = (filled[0].table, *(_complete(part) for part in filled[1:]))
@@ -140,7 +138,7 @@ def _grouped(raw: RawTable, encoded: Encoded, weights: FloatArray | None) -> Tab
     Not if half of the rows or more repeat others by chance, as in a table of labels: a split of
     few different rows would leave labels out of the training.
     """
-    rows = np.hstack([encoded.numbers, encoded.codes.astype(np.float64), encoded.context])
+    rows = encoded.known
     table = Table(
         values=np.zeros((len(rows), 0)),
         columns=(),

@@ -1,7 +1,5 @@
 """`TableModel`: densities, samples and completions of rows of mixed columns."""
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -11,28 +9,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.data.load import read_source
-from kappaflow.data.naming import BoolArray, FloatArray, IntArray
+from kappaflow.data.naming import BoolArray, FloatArray
 from kappaflow.data.raw import READ_ALL, RawTable, quoted
 from kappaflow.errors import ArgumentError, DataError, FileError
-from kappaflow.files import load, load_tensors, save
+from kappaflow.files import load, save
 from kappaflow.flows import Flow
-from kappaflow.mixed.encoding import ColumnEncoding, Encoded, Encoding
-from kappaflow.mixed.heads import CountHead, Head, LabelHead
+from kappaflow.mixed.encoding import Encoded, Encoding
 from kappaflow.mixed.labels import Labels
 from kappaflow.mixed.noise import Noise, RowNoise
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import blurred, gaps_of
+from kappaflow.mixed.saved import COLUMNS, read_parts, write_parts
 from kappaflow.mixed.values import filled_in, frame_like, own_series, source_frame
-from kappaflow.reading import parse_json, read_small
-from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
+from kappaflow.storage import make_directory
 
-COLUMNS, LABELS = "columns.json", "columns.safetensors"
-VERSION = 1
 FEW, DRAWS = 8, (64, 1_024)  # of a row for its density: more for those that stay uncertain
 UNCERTAIN = 0.05  # nats of Monte Carlo error
 COMPLETIONS = 256  # of each row with a gap, of which one is chosen
@@ -128,14 +122,14 @@ class TableModel:
         """
         rows = self._encoded(_raw(data))
         results, gaps = np.zeros((3, len(rows.codes))), self._has_gaps(rows)
-        results[:, ~gaps] = self._scores(at(rows, ~gaps), 1, seed)
+        results[:, ~gaps] = self._scores(rows.at(~gaps), 1, seed)
         results[1, gaps] = math.inf
         if draws is None:  # a density varies little in a cell; elsewhere 8 draws may mislead
             rounded = gaps & ~(np.isnan(rows.numbers).any(1) | (rows.codes < 0).any(1))
-            results[:, rounded] = self._scores(at(rows, rounded), FEW, seed)
+            results[:, rounded] = self._scores(rows.at(rounded), FEW, seed)
         for count in DRAWS if draws is None else (positive_int("draws", draws),):
             some = results[1] > UNCERTAIN
-            results[:, some] = self._scores(at(rows, some), count, seed)
+            results[:, some] = self._scores(rows.at(some), count, seed)
         results[2, ~gaps] = math.inf
         results[:2, np.hstack([rows.missing, rows.codes < 0]).all(1)] = 0.0  # no value is present
         return RowScores(*results)
@@ -147,7 +141,7 @@ class TableModel:
     def labels_log_prob(self, data: Any, *, seed: int = 0) -> FloatArray:  # noqa: ANN401
         """Returns log p of the labels that are there, (N,), without the numbers."""
         rows, draws = self._encoded(_raw(data)), DRAWS[0]
-        noise = RowNoise(_known(rows), draws, natural_int("seed", seed))
+        noise = RowNoise(rows.known, draws, natural_int("seed", seed))
         codes, context = (
             torch.from_numpy(values).repeat_interleave(draws, dim=0)
             for values in (rows.codes, rows.context)
@@ -212,17 +206,15 @@ class TableModel:
         row = pl.DataFrame({name: [given.get(name)] for name in modeled}, strict=False)
         row = self.encoding.with_dates(row)
         raw = replace(_raw(row), subject="'given'")
-        rows, count = (
-            self._encoded(raw, with_context=False),
-            max(4 * positive_int("n", n), LEAST_DRAWS),
-        )
+        rows = self.encoding.encode(raw, completes=True, with_context=False)
+        count = max(4 * positive_int("n", n), LEAST_DRAWS)
         missing = [name for name, gone in self._missing(rows).items() if gone[0] and name in given]
         if missing:
             raise ArgumentError(
                 f"'given' should have a value for {missing[0]!r}, got {given[missing[0]]}."
             )
         others, conditions = self._context(context)
-        rows = at(rows, np.zeros(len(conditions), dtype=np.int64))
+        rows = rows.at(np.zeros(len(conditions), dtype=np.int64))
         parts = list[tuple[Tensor, Tensor]]()
         for numbers, codes, log_w in self._drawn(
             replace(rows, context=conditions.numpy()), count, seed
@@ -260,14 +252,11 @@ class TableModel:
         natural_int("seed", seed)
         raw = _raw(data)
         rows = self._encoded(raw)
-        numbers, codes = (
-            torch.from_numpy(rows.numbers).clone(),
-            torch.from_numpy(rows.codes).clone(),
-        )
+        numbers, codes = (torch.from_numpy(x.copy()) for x in (rows.numbers, rows.codes))
         sizes = np.full(len(codes), math.inf)
         gone: BoolArray = np.asarray(np.hstack([rows.missing, rows.codes < 0]).any(1))
         generator, remaining = np.random.default_rng(seed), iter(np.flatnonzero(gone))
-        for drawn, labels, log_w in self._drawn(at(rows, gone), COMPLETIONS, seed):
+        for drawn, labels, log_w in self._drawn(rows.at(gone), COMPLETIONS, seed):
             for x, label, weights in zip(drawn, labels, log_w, strict=True):
                 row = next(remaining)
                 (chosen,), sizes[row] = _chosen(weights, 1, generator)
@@ -295,16 +284,7 @@ class TableModel:
 
     def write_columns(self, folder: Path) -> None:
         """Writes all but the flow to a folder, which is made if it is missing."""
-        make_directory(folder)
-        fields = {"version": VERSION, **self.encoding.model_dump(mode="json")}
-        content = json.dumps(fields).encode()
-        tensors = {
-            f"{name}.{key}": value
-            for name, part in (("labels", self.labels), ("proposals", self.proposals))
-            for key, value in part.state_dict().items()
-        }
-        write_tensors(folder / LABELS, tensors, {COLUMNS: _digest(content)})
-        write_bytes(folder / COLUMNS, content)
+        write_parts(folder, self.encoding, self.labels, self.proposals)
 
     @classmethod
     def load(cls, path: str | Path) -> "TableModel":
@@ -314,31 +294,12 @@ class TableModel:
             FileError: A file is missing or damaged, or the files do not fit each other.
         """
         folder = Path(path)
-        if not (folder / COLUMNS).is_file():
-            raise FileError(f"{folder / COLUMNS} is missing: {folder} holds no table model.")
-        text = read_small(folder / COLUMNS)
-        tensors, metadata = read_tensors(folder / LABELS)
-        if metadata.get(COLUMNS) != _digest(text):
-            raise FileError(f"{folder / LABELS} does not match {COLUMNS} next to it.")
-        try:
-            content = dict(parse_json(text))
-            if content.pop("version", None) != VERSION:
-                raise FileError(f"{folder / COLUMNS} is of another version of kappaflow.")
-            encoding = Encoding.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]["msg"]
-            raise FileError(f"{folder / COLUMNS} is damaged: {first}.") from None
-        except (TypeError, ValueError) as error:
-            raise FileError(f"{folder / COLUMNS} is damaged: {error}.") from None
-        labels, proposals = new_parts(encoding)
-        for name, part in (("labels.", labels), ("proposals.", proposals)):
-            own = {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}
-            load_tensors(part, own, folder / LABELS)
+        encoding, labels, proposals = read_parts(folder)
         flow = load(folder) if encoding.numbers else None
         expected = (len(encoding.numbers),), labels.features
         if flow is not None and (flow.event_shape, flow.context_features) != expected:
             raise FileError(f"{folder} has a flow of other columns than those of {COLUMNS}.")
-        return cls(encoding, labels.eval(), proposals, flow)
+        return cls(encoding, labels, proposals, flow)
 
     def _missing(self, rows: Encoded) -> dict[str, BoolArray]:
         """Returns which rows miss a value of each column."""
@@ -348,17 +309,16 @@ class TableModel:
             result[name] = gone | result.get(name, False)
         return result
 
-    def _encoded(self, raw: RawTable, *, with_context: bool = True) -> Encoded:
-        return self.encoding.encode(raw, completes=True, with_context=with_context)
+    def _encoded(self, raw: RawTable) -> Encoded:
+        return self.encoding.encode(raw, completes=True)
 
     def _context(self, context: Any) -> tuple[RawTable | None, Tensor]:  # noqa: ANN401
         """Returns the rows of a context, and what the density is given; one row without."""
         names = quoted([column.name for column in self.encoding.context])
         if (context is None) == bool(names):
-            what = f"be rows of {names}, on which samples depend" if names else "be left out"
-            raise ArgumentError(
-                f"'context' should {what}{'' if names else ': the model has no context'}."
-            )
+            what = f"be rows of {names}, on which samples depend"
+            none = "be left out: the model has no context"
+            raise ArgumentError(f"'context' should {what if names else none}.")
         if context is None:
             return None, torch.zeros(1, 0)
         raw = replace(_raw(context), subject="'context'")
@@ -390,7 +350,7 @@ class TableModel:
                 for values in (rows.numbers, rows.codes, rows.context)
             )
             if by_row:
-                noise = RowNoise(_known(rows)[part], draws, seed)
+                noise = RowNoise(rows.known[part], draws, seed)
             codes, log_w = self.labels.filled(codes, noise, context)
             log_w = log_w.double()
             gaps = gaps_of(numbers, codes, self.encoding)
@@ -456,32 +416,8 @@ class TableModel:
         return frame if like is None else frame_like(frame, like)
 
 
-def new_parts(encoding: Encoding) -> tuple[Labels, Proposals]:
-    """Returns the labels and the proposals of a table, not fitted yet."""
-    heads = [_head(column) for column in encoding.coded]
-    labels = Labels(heads, len(encoding.context_features))
-    return labels, Proposals(encoding.domains, labels.features)
-
-
-def _head(column: ColumnEncoding) -> Head:
-    if not column.is_count:
-        return LabelHead(len(column.labels), has_gaps=None in column.labels)
-    ends = column.grid is not None and column.grid.low == 0
-    return CountHead(has_gaps=column.has_gaps, ends=ends)
-
-
 def _raw(data: Any) -> RawTable:  # noqa: ANN401
     return data if isinstance(data, RawTable) else read_source(data, READ_ALL)
-
-
-def at(rows: Encoded, members: BoolArray | IntArray) -> Encoded:
-    """Returns some of the rows."""
-    return Encoded(*(part[members] for part in vars(rows).values()))
-
-
-def _known(rows: Encoded) -> FloatArray:
-    """Returns all that is known of rows, by which their draws differ."""
-    return np.hstack([rows.numbers, rows.codes.astype(np.float64), rows.context])
 
 
 def _scores(log_w: Tensor) -> NDArray[np.float64]:
@@ -510,7 +446,3 @@ def _chosen(
 def _context(flow: Flow, inputs: Tensor) -> Tensor | None:
     """Returns labels as the context of a flow; None for a flow without one."""
     return inputs.to(flow.device, flow.dtype) if inputs.shape[1] else None
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -299,7 +299,7 @@ def source_frame(raw: RawTable, data: Any, completed: "pl.DataFrame") -> Any:  #
 
 
 def own_series(name: str, raw: RawTable, drawn: Any = None) -> "pl.Series":  # noqa: ANN401
-    """Returns a column of a source; whole numbers of a text file are integers, as drawn ones."""
+    """Returns a column of a source; whole numbers of a text file are integers."""
     import polars as pl
 
     column = raw.columns[name]

@@ -16,7 +16,8 @@ from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.mixed import MixedParts, TableModel, chosen_rows, prepared
 from kappaflow.mixed.match import worst_match
-from kappaflow.mixed.table_model import COLUMNS, RowScores
+from kappaflow.mixed.saved import COLUMNS
+from kappaflow.mixed.table_model import RowScores
 from kappaflow.report.result import MixedLikelihood
 from kappaflow.runs.content import Content
 from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData

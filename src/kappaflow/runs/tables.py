@@ -14,7 +14,7 @@ from kappaflow.data.table import Grid
 from kappaflow.diagnosis import Diagnosis, Finding, data_findings
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.mixed.table_model import COLUMNS, LABELS
+from kappaflow.mixed.saved import COLUMNS, LABELS
 from kappaflow.options import TextFormat, option
 from kappaflow.report.content import TableCharts
 from kappaflow.report.page import Page
