@@ -125,9 +125,7 @@ def test_a_context_of_every_kind_may_have_gaps(gappy):
     actual = context[:, names.index("angle, sine")]
     np.testing.assert_allclose(actual, np.sin(angle), atol=1e-9)
     assert np.isfinite(model.log_prob(frame).log_prob).all()
-    assert "age: continuous" in repr(model) and "the mean, and a column that says so" in repr(
-        model
-    )
+    assert "age: continuous" in repr(model) and "the mean, and a column marks it" in repr(model)
 
 
 def test_a_saved_model_has_the_same_scores_and_samples(gappy, tmp_path):

@@ -58,8 +58,7 @@ def test_each_column_has_a_kind_and_a_line_about_it():
         "large: identifier, not modeled; samples are numbered",
         "region: category, 4 labels",
         "customer: identifier, not modeled; samples are numbered",
-        "comment: left out, 60 different texts in 60 rows; name it in kinds to model it as a "
-        "category",
+        "comment: left out, 60 different texts in 60 rows",
         "member: boolean, false or true",
         "answer: boolean, No or Yes",
         "joined: date, 2019-01-01 to 2019-02-19, in days",
@@ -177,3 +176,12 @@ def test_spellings_that_could_not_be_restored_are_categories():
         "answer: category, 3 labels",
         "day: category, 2 labels",
     ]
+
+
+def test_a_text_of_many_labels_that_repeat_is_left_out_with_the_way_to_model_it():
+    """Not one of as many texts as rows, of which no label would be learned."""
+    frame = pl.DataFrame({"city": [f"c{i % 250}" for i in range(600)]})
+    (kind,) = detect_kinds(read_source(frame, Reading()))
+    assert str(kind).endswith(
+        "250 different texts in 600 rows; kinds={'city': 'category'} models it"
+    )

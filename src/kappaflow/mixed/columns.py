@@ -128,9 +128,9 @@ def fit_context(raw: RawTable, column: Column, kind: ColumnKind) -> ContextColum
     if kind.kind in {"boolean", "category"}:
         fields, how = {"labels": _labels(column)}, "the label missing"
     else:
-        numbers, how = numbers_of(raw, column, base), "the mean, and a column that says so"
+        numbers, how = numbers_of(raw, column, base), "the mean, and a column marks it"
         fields = {"center": np.nanmean(numbers), "scale": np.nanstd(numbers) or 1.0}
-    about = f"{base.about}, in which a missing value is {how}" if base.has_gaps else base.about
+    about = f"{base.about}; a missing value is {how}" if base.has_gaps else base.about
     return base.model_copy(update={"about": about, **fields})
 
 
