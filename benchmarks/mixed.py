@@ -1,4 +1,4 @@
-"""The command that measures `kf.fit_table`: log-densities, gaps, completions and samples."""
+"""The command that measures models of mixed columns, and encodings of such columns."""
 
 from itertools import product
 from pathlib import Path
@@ -9,18 +9,27 @@ from cyclopts import Parameter
 
 from benchmarks.lines import Line, append_line, append_machine, key_of, read_lines, write_results
 from benchmarks.machine import machine
+from benchmarks.mixed_encodings import encoded, encodings
 from benchmarks.mixed_known import GAPS, KNOWN
 from benchmarks.mixed_measures import DENSITIES, OURS, gaps, known
+from benchmarks.mixed_quantiles import TABLES, quantiles, regressors
 from benchmarks.mixed_real import IMPUTERS, MIXED, imputation, large_tables, samplers, samples
 from benchmarks.processes import console
 from benchmarks.suite import KEPT
 from benchmarks.tables_suite import data
 from benchmarks.tables_suite.command import log_look
 
-What = Literal["known", "gaps", "imputation", "samples"]
+What = Literal["known", "gaps", "imputation", "samples", "encodings", "quantiles"]
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 KEY = ("what", "table", "model", "seed", "seconds")
-MEASURES = {"known": known, "gaps": gaps, "imputation": imputation, "samples": samples}
+MEASURES = {
+    "known": known,
+    "gaps": gaps,
+    "imputation": imputation,
+    "samples": samples,
+    "encodings": encoded,
+    "quantiles": quantiles,
+}
 
 
 def mixed(
@@ -44,7 +53,8 @@ def mixed(
         Real tables to complete: "development" or "judged". Each use of judged ones is logged.
     only
         What to measure, instead of all: "known" for log-densities, "gaps" for those of incomplete
-        rows, "imputation" for completions, "samples" for their use.
+        rows, "imputation" for completions, "samples" for their use, "encodings" for the
+        conditioning of flows of encoded columns, "quantiles" for those of one column.
     tables
         Names of tables, instead of all.
     models
@@ -83,4 +93,8 @@ def _pairs(what: What, part: data.Part) -> list[tuple[str, str]]:
         return [*product(GAPS, (OURS,))]
     if what == "imputation":
         return [*product(large_tables(part), IMPUTERS)]
+    if what == "encodings":
+        return encodings()
+    if what == "quantiles":
+        return [*product(TABLES, regressors())]
     return [*product(MIXED, samplers())]

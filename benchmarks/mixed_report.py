@@ -1,6 +1,7 @@
 """What results of `python -m benchmarks mixed` come to, as tables and goals."""
 
 from collections.abc import Callable, Sequence
+from statistics import NormalDist, fmean, geometric_mean
 from typing import Any
 
 from benchmarks.lines import Line, grouped
@@ -19,6 +20,23 @@ def _mean(name: str, form: str = ".3f", scale: float = 1.0) -> Callable[[Line], 
 
 def _number(name: str, form: str, scale: float = 1.0) -> Callable[[Line], str]:
     return lambda line: format(scale * line[name], form) if name in line else ""
+
+
+def _loss_at(level: str) -> Callable[[Line], str]:
+    return lambda line: f"{100 * line['pinball_at'][level]:.2f}"
+
+
+def _covered(level: int, quantile: float) -> Callable[[Line], str]:
+    """Returns what shows a coverage, in bold outside of its band, which follows it."""
+
+    def cell(line: Line) -> str:
+        share, expected = line[f"coverage_{level}"], level / 100
+        band = quantile * (expected * (1 - expected) / line["values"]) ** 0.5
+        text = f"{100 * share:.1f}"
+        outside = abs(share - expected) > band
+        return f"**{text}** (± {100 * band:.1f})" if outside else f"{text} (± {100 * band:.1f})"
+
+    return cell
 
 
 def _table(line: Line) -> str:
@@ -49,12 +67,15 @@ IMPUTATION = {
     "training [s]": _number("processor_s", ".0f"),
     "completing [s]": _number("completing_s", ".1f"),
 }
-COVERAGE = {
+COVERED = {"table": _table, "of": _model, "values": _number("values", ".0f")}
+QUANTILES = {
     "table": _table,
-    "completed by": _model,
-    **{f"{level} %": _number(f"coverage_{level}", ".1f", 100) for level in (50, 80, 95)},
-    "width at 80 %": _number("width_80", ".2f"),
-    "values": _number("values", ".0f"),
+    "quantiles of": _model,
+    "100 x loss": _mean("pinball", ".2f", 100),
+    "more than kappaflow": _mean("more", ".2f", 100),
+    **{f"at {100 * q:g} %": _loss_at(str(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)},
+    "rows with crossings [%]": _number("crossing", ".1f", 100),
+    "training [s]": _number("processor_s", ".0f"),
 }
 SAMPLES = {
     "table": _table,
@@ -82,8 +103,14 @@ def mixed_values(results: dict[str, Any]) -> dict[str, Any]:
         "known": known_table(of.get("known", [])),
         "gaps": _lines(GAPS, of.get("gaps", [])),
         "imputation": _lines(IMPUTATION, completed),
-        "coverage": _lines(COVERAGE, [line for line in completed if "values" in line]),
+        "coverage": coverage_table([line for line in completed if "values" in line]),
         "samples": _lines(SAMPLES, samples),
+        "encodings": {
+            question: encodings_tables(lines)
+            for question, lines in of_questions(of.get("encodings", [])).items()
+        },
+        "quantiles": _lines(QUANTILES, of.get("quantiles", [])),
+        "intervals": coverage_table(of.get("quantiles", [])),
     }
 
 
@@ -91,6 +118,96 @@ def _lines(columns: dict[str, Callable[[Line], str]], lines: Sequence[Line]) -> 
     """Returns a table of one line for each result; empty without any."""
     rows = [[cell(line) for cell in columns.values()] for line in lines]
     return markdown(columns, rows) if rows else ""
+
+
+def coverage_table(lines: list[Line]) -> str:
+    """Returns shares of values in intervals, with bands that all hold at once in 95 % of cases."""
+    quantile = NormalDist().inv_cdf(1 - 0.025 / (3 * len(lines) or 1))
+    columns: dict[str, Callable[[Line], str]] = dict(COVERED)
+    for level in (50, 80, 95):
+        columns[f"{level} %"] = _covered(level, quantile)
+        columns[f"width at {level} %"] = _number(f"width_{level}", ".2f")
+    return _lines(columns, lines)
+
+
+def of_questions(lines: list[Line]) -> dict[str, list[Line]]:
+    """Returns lines on encodings by question, with the kind of flow and the encoding by name."""
+    split = [
+        line | dict(zip(("flow", "question", "way"), line["model"].split("; "), strict=True))
+        for line in lines
+    ]
+    return {question: of for (question,), of in grouped(split, ("question",)).items()}
+
+
+def encodings_tables(lines: list[Line]) -> dict[str, str]:
+    """Returns a summary, conditioning over steps, and every table, of the lines of a question.
+
+    Condition numbers are geometric means over seeds, and over tables in the summary.
+    """
+    flows, base = [*dict.fromkeys(line["flow"] for line in lines)], lines[0]["way"]
+    of = grouped(lines, ("flow", "way", "table"))
+    by_way, summary, growth, every = grouped(lines, ("way",)), [], [], []
+    for (way,), some in by_way.items():
+        cells, steps = [way], [way]
+        for flow in flows:
+            tables = [t for f, w, t in of if (f, w) == (flow, way) and (flow, base, t) in of]
+            pairs = [(of[flow, way, t], of[flow, base, t]) for t in tables]
+            ratio = [_typical(a, "condition_p95") / _typical(b, "condition_p95") for a, b in pairs]
+            worse = [_average(a, "nats") - _average(b, "nats") for a, b in pairs if "nats" in a[0]]
+            cells += [f"{geometric_mean(ratio):.2g}" if ratio else ""]
+            cells += [f"{fmean(worse):+.2f}" if worse else ""]
+            ways = [line for line in some if line["flow"] == flow]
+            for number in range(len(lines[0]["growth"])):
+                at = [line["growth"][number] for line in ways]
+                steps.append(f"{_typical(at, 'condition_p95'):.3g}" if at else "")
+            steps.append(f"{_typical(ways, 'condition_p95'):.3g}" if ways else "")
+        summary.append(cells)
+        growth.append(steps)
+    for (table, way), some in grouped(lines, ("table", "way")).items():
+        cells = [table, way]
+        for flow in flows:
+            found = [line for line in some if line["flow"] == flow]
+            cells += _conditioning(found) if found else 4 * [""]
+        every.append(cells)
+    shown = [*(point["step"] for point in lines[0]["growth"]), "end"]
+    return {
+        "summary": markdown(
+            [
+                "encoding",
+                *(f"{f}: {what}" for f in flows for what in ("condition number, times", "nats")),
+            ],
+            summary,
+        ),
+        "growth": markdown(
+            ["encoding", *(f"{f}: {step}" for f in flows for step in shown)], growth
+        ),
+        "every": markdown(
+            ["table", "encoding", *(f"{f}: {what}" for f in flows for what in MEASURED)], every
+        ),
+    }
+
+
+MEASURED = ("median", "95 %", "error", "nats")
+
+
+def _conditioning(lines: list[Line]) -> list[str]:
+    """Returns condition numbers, the error of reconstructions, and nats, over seeds."""
+    names = ("condition_median", "condition_p95", "reconstruction")
+    cells = [f"{_typical(lines, name):.2g}" for name in names]
+    return [
+        *cells,
+        _mean("nats", ".2f")(lines[0] | {"nats": _average(lines, "nats")})
+        if "nats" in lines[0]
+        else "",
+    ]
+
+
+def _typical(lines: Sequence[Line], name: str) -> float:
+    return geometric_mean(line[name] for line in lines)
+
+
+def _average(lines: Sequence[Line], name: str) -> float:
+    return fmean(line[name] for line in lines)
 
 
 def known_table(lines: list[Line]) -> str:
