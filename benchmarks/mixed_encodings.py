@@ -203,18 +203,18 @@ class Mixed(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns whole numbers with noise, and its log-density.
 
-        Half of the draws for scores fill the cell, so that they measure its probability.
+        Half of the draws for scores fill the cells, so that they measure their probability.
         """
         width = torch.tensor(self.width) if self.logits is None else self.logits.sigmoid()
-        noise = _uniform(whole.shape, generator)
+        width, noise = width.expand(whole.shape[1]), _uniform(whole.shape, generator)
         if self.width == 0.0:
             return whole, torch.zeros(len(whole), dtype=torch.float64)
         if not scores:
-            return whole + width * noise, -width.log().expand(whole.shape).sum(1)
-        narrow = torch.rand(whole.shape, generator=generator) < 0.5
+            return whole + width * noise, -width.log().sum().expand(len(whole))
+        narrow = torch.rand(len(whole), 1, generator=generator) < 0.5
         noise = torch.where(narrow, width * noise, noise)
-        density = 0.5 + 0.5 / width * (noise.abs() <= width / 2)
-        return whole + noise, density.log().sum(1)
+        inside = (noise.abs() <= width / 2).all(1)
+        return whole + noise, (0.5 + 0.5 * inside / width.prod()).log()
 
     def _category(
         self, codes: Tensor, number: int, generator: torch.Generator

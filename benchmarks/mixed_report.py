@@ -139,75 +139,58 @@ def of_questions(lines: list[Line]) -> dict[str, list[Line]]:
     return {question: of for (question,), of in grouped(split, ("question",)).items()}
 
 
-def encodings_tables(lines: list[Line]) -> dict[str, str]:
-    """Returns a summary, conditioning over steps, and every table, of the lines of a question.
+def encodings_tables(lines: list[Line]) -> tuple[str, str]:
+    """Returns what the encodings of a question cost against the table model, and every table.
 
-    Condition numbers are geometric means over seeds, and over tables in the summary.
+    Condition numbers are geometric means over seeds, and over tables for the costs.
     """
-    flows, base = [*dict.fromkeys(line["flow"] for line in lines)], lines[0]["way"]
+    flows = [*dict.fromkeys(line["flow"] for line in lines)]
     of = grouped(lines, ("flow", "way", "table"))
-    by_way, summary, growth, every = grouped(lines, ("way",)), [], [], []
-    for (way,), some in by_way.items():
-        cells, steps = [way], [way]
-        for flow in flows:
-            tables = [t for f, w, t in of if (f, w) == (flow, way) and (flow, base, t) in of]
-            pairs = [(of[flow, way, t], of[flow, base, t]) for t in tables]
-            ratio = [_typical(a, "condition_p95") / _typical(b, "condition_p95") for a, b in pairs]
-            worse = [_average(a, "nats") - _average(b, "nats") for a, b in pairs if "nats" in a[0]]
-            cells += [f"{geometric_mean(ratio):.2g}" if ratio else ""]
-            cells += [f"{fmean(worse):+.2f}" if worse else ""]
-            ways = [line for line in some if line["flow"] == flow]
-            for number in range(len(lines[0]["growth"])):
-                at = [line["growth"][number] for line in ways]
-                steps.append(f"{_typical(at, 'condition_p95'):.3g}" if at else "")
-            steps.append(f"{_typical(ways, 'condition_p95'):.3g}" if ways else "")
-        summary.append(cells)
-        growth.append(steps)
-    for (table, way), some in grouped(lines, ("table", "way")).items():
-        cells = [table, way]
-        for flow in flows:
-            found = [line for line in some if line["flow"] == flow]
-            cells += _conditioning(found) if found else 4 * [""]
-        every.append(cells)
-    shown = [*(point["step"] for point in lines[0]["growth"]), "end"]
-    return {
-        "summary": markdown(
-            [
-                "encoding",
-                *(f"{f}: {what}" for f in flows for what in ("condition number, times", "nats")),
-            ],
-            summary,
-        ),
-        "growth": markdown(
-            ["encoding", *(f"{f}: {step}" for f in flows for step in shown)], growth
-        ),
-        "every": markdown(
-            ["table", "encoding", *(f"{f}: {what}" for f in flows for what in MEASURED)], every
-        ),
-    }
-
-
-MEASURED = ("median", "95 %", "error", "nats")
-
-
-def _conditioning(lines: list[Line]) -> list[str]:
-    """Returns condition numbers, the error of reconstructions, and nats, over seeds."""
-    names = ("condition_median", "condition_p95", "reconstruction")
-    cells = [f"{_typical(lines, name):.2g}" for name in names]
-    return [
-        *cells,
-        _mean("nats", ".2f")(lines[0] | {"nats": _average(lines, "nats")})
-        if "nats" in lines[0]
-        else "",
+    costs, ways = [], [*dict.fromkeys(line["way"] for line in lines)]
+    for way in ways:
+        every = [_costs(of, flow, way, ways[0]) for flow in flows]
+        costs.append([way, *(cell for cells in every for cell in cells)])
+    each = [
+        [table, way, *(c for flow in flows for c in _conditioning(of.get((flow, way, table), [])))]
+        for table, way in grouped(lines, ("table", "way"))
     ]
+    cost, measured = ("condition number", "nats"), ("median", "95 %", "error", "nats")
+    return (
+        markdown(["encoding", *(f"{flow}: {name}" for flow in flows for name in cost)], costs),
+        markdown(
+            ["table", "encoding", *(f"{flow}: {name}" for flow in flows for name in measured)],
+            each,
+        ),
+    )
+
+
+def _costs(of: dict[tuple[str, ...], list[Line]], flow: str, way: str, base: str) -> list[str]:
+    """Returns the factor of the 95 % condition number and the nats lost, over tables."""
+    tables = [t for f, w, t in of if (f, w) == (flow, way) and (flow, base, t) in of]
+    pairs = [(of[flow, way, table], of[flow, base, table]) for table in tables]
+    ratios = [_typical(a, "condition_p95") / _typical(b, "condition_p95") for a, b in pairs]
+    nats = [_average(a) - _average(b) for a, b in pairs if "nats" in a[0]]
+    factor = f"x {geometric_mean(ratios):.2g}" if ratios else ""
+    return [factor, f"{fmean(nats):+.2f}" if nats else ""]
+
+
+def _conditioning(lines: Sequence[Line]) -> list[str]:
+    """Returns condition numbers, the largest error of a reconstruction, and nats, over seeds."""
+    if not lines:
+        return 4 * [""]
+    points = [[line["growth"][0] for line in lines], lines]
+    growth = " to ".join(f"{_typical(some, 'condition_p95'):.2g}" for some in points)
+    error = max(line["reconstruction"] for line in lines)
+    nats = f"{_average(lines):+.2f} ± {lines[0]['nats_error']:.2f}" if "nats" in lines[0] else ""
+    return [f"{_typical(lines, 'condition_median'):.2g}", growth, f"{error:.0e}", nats]
 
 
 def _typical(lines: Sequence[Line], name: str) -> float:
     return geometric_mean(line[name] for line in lines)
 
 
-def _average(lines: Sequence[Line], name: str) -> float:
-    return fmean(line[name] for line in lines)
+def _average(lines: Sequence[Line]) -> float:
+    return fmean(line["nats"] for line in lines)
 
 
 def known_table(lines: list[Line]) -> str:

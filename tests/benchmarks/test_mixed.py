@@ -1,11 +1,13 @@
 """The known distributions of the benchmark of mixed columns, its measures, and its page."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
-from scipy import integrate
+import torch
+from scipy import integrate, stats
 
 ROWS = 40_000
 TABLES = ("labels and counts", "zeros", "orders")
@@ -197,4 +199,71 @@ def test_mixed_columns_run_to_their_page_and_resume(benchmark, tmp_path, monkeyp
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     page = (tmp_path / "benchmarks-mixed.md").read_text("utf-8")
     for text in ("| labels and counts | ", "| normal | ", "| stocks | hot deck | ", "| frame | "):
+        assert text in page
+
+
+@pytest.mark.parametrize("way", ["uniform noise", "noise of a tenth", "learned noise"])
+def test_noise_of_any_width_gives_the_probability_of_a_whole_number(benchmark, monkeypatch, way):
+    """Weighted by importance, with normals as the flow: those of narrow noise fill cells too."""
+    pytest.importorskip("sklearn")
+    module = benchmark("mixed_encodings")
+    for name, value in {"TRAINED": 300, "TESTED": 40, "DRAWS": 400}.items():
+        monkeypatch.setattr(module, name, value)
+    module.rows_of.cache_clear()
+    rows = module.rows_of("labels and counts")
+    columns, normal = module.Mixed("labels and counts", way, module.ONE_HOT), stats.norm(0, 1.2)
+    flow = SimpleNamespace(log_prob=lambda x, _: torch.tensor(normal.logpdf(x).sum(1)))
+    counts = rows.test.codes[:, columns.counts] - module.OFFSET
+    whole = np.hstack([rows.test.numbers, counts])
+    mean, scale = columns.mean.numpy(), columns.scale.numpy()
+    ends = [normal.cdf((whole + side - mean) / scale) for side in (-0.5, 0.5)]
+    expected = np.log(ends[1] - ends[0]).sum(1) + columns.log_labels(rows.test).numpy()
+    assert module._log_prob(flow, columns, rows) == pytest.approx(expected, abs=0.2)
+    module.rows_of.cache_clear()
+
+
+def test_pinball_losses_and_bands_are_those_of_a_hand_computation(benchmark):
+    """A quantile of 2.5 % one below its target costs 0.025, one above it 0.975."""
+    pytest.importorskip("sklearn")
+    loss = benchmark("mixed_quantiles").pinball(
+        np.array([9 * [1.0], 9 * [3.0]]), np.array([2.0, 2])
+    )
+    assert loss[:, 0] == pytest.approx([0.025, 0.975])
+    cell = benchmark("mixed_report")._covered(80, 2.0)
+    assert cell({"coverage_80": 0.84, "values": 400}) == "84.0 (± 4.0)"
+    assert cell({"coverage_80": 0.845, "values": 400}) == "**84.5** (± 4.0)"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_encodings_and_quantiles_run_to_their_page(benchmark, tmp_path, monkeypatch):
+    """A few steps of each encoding, on tables of known distribution; and a column of three."""
+    pytest.importorskip("sklearn")
+    command, module, columns = map(benchmark, ("mixed", "mixed_encodings", "mixed_quantiles"))
+    small = {"STEPS": 4, "SHOWN": (2,), "TRAINED": 300, "TESTED": 40, "DRAWS": 4, "SAMPLES": 64}
+    for name, value in small.items():
+        monkeypatch.setattr(module, name, value)
+    tables = dict(zip(module.QUESTIONS, ("orders", "labels and counts", "mixture"), strict=True))
+    questions = {key: ((tables[key],), ways) for key, (_, ways) in module.QUESTIONS.items()}
+    monkeypatch.setattr(module, "QUESTIONS", questions)
+    monkeypatch.setattr(columns, "CACHE", tmp_path)
+    parts = benchmark("tables_suite.data").Parts(
+        *np.random.default_rng(0).normal(size=(3, 400, 3)), ("a", "b", "c")
+    )
+    monkeypatch.setattr(benchmark("tables_suite.data"), "load", lambda name: parts)
+    monkeypatch.setattr(command, "TABLES", ("firms",))
+    command.mixed(only=["encodings", "quantiles"], seconds=1.0, results=tmp_path)
+    module.rows_of.cache_clear()
+    lines = json.loads((tmp_path / "mixed.json").read_text())["lines"]
+    encoded = [line for line in lines if line["what"] == "encodings"]
+    assert len(encoded) == 30
+    for line in encoded:
+        assert line["condition_p95"] >= line["condition_median"] >= 1, line["model"]
+        assert ("nats" in line) != ("no noise" in line["model"]), line["model"]
+        assert line.get("nats", 0.1) > 0, line["model"]
+    losses = [line["pinball"] for line in lines if line["what"] == "quantiles"]
+    assert len(losses) >= 2 and max(losses) < 0.4 and lines[-1]["coverage_50"] > 0.3
+    benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
+    page = (tmp_path / "benchmarks-mixed.md").read_text("utf-8")
+    for text in ("| noise of a tenth | x ", "| orders | no noise | ", "| firms | kappaflow | "):
         assert text in page
