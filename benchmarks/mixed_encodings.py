@@ -1,8 +1,10 @@
 """What encodings of labels, whole numbers and gaps do to the conditioning of one flow."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,8 @@ from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import FilledBatches, Gaps, blurred, filled_rows
 from kappaflow.mixed.table_model import at, new_parts
 
-STEPS, SHOWN = 1_000, (250, 500, 750)  # of a training; of measurements before its end
+STEPS, LONGER = 1_000, 4  # of a training; times as many for one question
+SHOWN = (0.25, 0.5, 0.75)  # shares of the steps, after which the conditioning is measured
 BATCH, RATE, WIDTH, DEPTH = 128, 2e-3, 64, 8
 TRAINED, TESTED, CONDITIONED, DRAWS = 10_000, 1_000, 500, 64  # rows; draws of the noise
 SAMPLES = 16_384  # whose indicators say how likely the flow finds a row without gaps
@@ -36,6 +39,11 @@ CACHE = ROOT / "runs/encodings"  # log p of each row, for paired differences
 FLOWS = {"affine": kf.real_nvp, "spline": kf.spline}
 Columns = tuple[Tensor, Tensor | None, Tensor]
 WIVES = ("education", "race", "region", "experience", "kidslt6", "kids618", "whrswk")
+REAL: dict[str, Callable[[], pl.DataFrame]] = {  # without noise
+    "401ksubs": MIXED["401ksubs"][0],
+    "wives": lambda: MIXED["HI"][0]().select(WIVES),
+    "glucose": lambda: pl.DataFrame(data.SOURCES["glucose"].read()).cast(pl.Int64),
+}
 WIDTHS = {"uniform noise": 1.0, "noise of a tenth": 0.1, "learned noise": None, "no noise": 0.0}
 LABELS, DRAWN = "labels (table model)", "drawn (table model)"
 ONE_HOT, EMBEDDED = "context, one-hot (table model)", "context, embedded"
@@ -43,6 +51,7 @@ CATEGORIES = ("codes", "one-hot, noise of 0.1", "one-hot, uniform noise", "embed
 FILLS = ("mean, indicators", "noise, indicators", "noise")
 QUESTIONS = {  # tables and encodings, that of the table model first
     "whole numbers": (("orders", "401ksubs", "glucose"), (LABELS, *WIDTHS)),
+    "whole numbers, longer": (("401ksubs",), ("uniform noise", "no noise")),
     "categories": (("orders", "wives"), (ONE_HOT, EMBEDDED, *CATEGORIES)),
     "gaps": (("mixture", "stocks"), (DRAWN, *FILLS)),
 }
@@ -52,10 +61,8 @@ def encodings() -> list[tuple[str, str]]:
     """Returns the tables and models of the measurement, in the order in which they are trained."""
     return [
         (table, f"{flow}; {question}; {way}")
-        for flow in FLOWS
-        for question, (tables, ways) in QUESTIONS.items()
-        for table in tables
-        for way in ways
+        for flow, (question, (tables, ways)) in product(FLOWS, QUESTIONS.items())
+        for table, way in product(tables, ways)
     ]
 
 
@@ -68,6 +75,12 @@ class Rows:
     test: Encoded
     truth: Values | None = None
     complete: Encoded | None = None  # test rows without gaps
+
+    @cached_property
+    def proposals(self) -> Proposals:
+        """Draws of the numbers."""
+        empty = np.zeros((len(self.train), 0))
+        return Proposals(self.encoding.domains, 0).fit(self.train.numbers, empty)
 
 
 @cache
@@ -85,24 +98,16 @@ def rows_of(name: str) -> Rows:
         frame = frame_of((np.vstack([train, test]) - mean) / scale)
         complete = frame_of((whole - mean) / scale)
     else:
-        frame = _real(name).sample(fraction=1.0, shuffle=True, seed=7)[: TRAINED + TESTED]
+        frame = REAL[name]().sample(fraction=1.0, shuffle=True, seed=7)[: TRAINED + TESTED]
     raw = read_memory(frame)
-    encoding = Encoding.fit(raw, detect_kinds(raw))
-    encoded, first = encoding.encode(raw), len(frame) - TESTED
-    parts = [
-        at(encoded, np.arange(len(encoded))[part]) for part in (slice(first), slice(first, None))
-    ]
+    encoding, last = (
+        Encoding.fit(raw, detect_kinds(raw)),
+        np.arange(len(frame) - TESTED, len(frame)),
+    )
+    encoded = encoding.encode(raw)
+    train, test = at(encoded, np.arange(last[0])), at(encoded, last)
     whole = None if complete is None else encoding.encode(read_memory(complete))
-    return Rows(encoding, *parts, truth, whole)
-
-
-def _real(name: str) -> pl.DataFrame:
-    """Returns a real table whose values are not noisy."""
-    if name == "wives":
-        return MIXED["HI"][0]().select(WIVES)
-    if name == "glucose":
-        return pl.DataFrame(data.SOURCES[name].read()).cast(pl.Int64)
-    return MIXED[name][0]()
+    return Rows(encoding, train, test, truth, whole)
 
 
 def _with_gaps(name: str, rng: np.random.Generator) -> tuple[Values, Values, Values]:
@@ -125,43 +130,27 @@ def labels_of(name: str, columns: tuple[int, ...]) -> Labels:
     return labels.fit(codes[held_out:], codes[:held_out])
 
 
-@cache
-def proposals_of(name: str) -> Proposals:
-    """Returns draws of the numbers of a table."""
-    rows = rows_of(name)
-    return Proposals(rows.encoding.domains, 0).fit(
-        rows.train.numbers, np.zeros((len(rows.train), 0))
-    )
-
-
 class Mixed(nn.Module):
     """Rows as columns of a flow and its context: one way for whole numbers, one for categories."""
 
     def __init__(self, table: str, whole: str, categories: str) -> None:
         super().__init__()
         rows, self.categories, self.width = rows_of(table), categories, WIDTHS.get(whole, 1.0)
-        coded = rows.encoding.coded
-        moved = [
-            i
-            for i, column in enumerate(coded)
-            if (whole != LABELS if column.is_count else categories in CATEGORIES)
-            and not column.is_number
-        ]
-        self.counts = [i for i in moved if coded[i].is_count]
-        self.modeled = [i for i in moved if not coded[i].is_count]
-        self.context = [i for i in range(len(coded)) if i not in moved]
+        coded, self.proposals = rows.encoding.coded, rows.proposals
+        apart = {True: whole == LABELS, False: categories not in CATEGORIES}  # from the flow
+        kinds = {i: column.is_count for i, column in enumerate(coded)}
+        self.context = [i for i in kinds if apart[kinds[i]] or coded[i].is_number]
+        self.counts = [i for i in kinds if kinds[i] and i not in self.context]
+        self.modeled = [i for i in kinds if not kinds[i] and i not in self.context]
         self.labels, self.encoding = labels_of(table, tuple(self.context)), rows.encoding
         self.labels.requires_grad_(False)
         self.steps = torch.tensor(rows.encoding.steps, dtype=torch.float64)
-        self.proposals = proposals_of(table)
         many = int((self.steps > 0).sum()) + len(self.counts)
         self.logits = nn.Parameter(torch.zeros(many)) if self.width is None else None
         sizes = [len(coded[i].labels) for i in (self.modeled or self.context)]
-        self.points = nn.ParameterList(
-            [3 * torch.randn(k, 2) if self.modeled else torch.randn(k, 3) for k in sizes]
-            if categories in {"embedded, noise", EMBEDDED}
-            else []
-        )
+        spread, width = (3, 2) if self.modeled else (1, 3)
+        learned = sizes if categories in {CATEGORIES[3], EMBEDDED} else []
+        self.points = nn.ParameterList([spread * torch.randn(size, width) for size in learned])
         self.mean, self.scale = torch.zeros(1), torch.ones(1)
         with torch.no_grad():
             x = self(rows.train, torch.Generator().manual_seed(0))[0]
@@ -253,19 +242,19 @@ class Gappy(nn.Module):
 
     def __init__(self, table: str, way: str) -> None:
         super().__init__()
-        self.way, self.proposals, self.context = way, proposals_of(table), ()
+        self.way, self.proposals, self.context = way, rows_of(table).proposals, ()
 
     def forward(self, rows: Encoded, generator: torch.Generator, **_: bool) -> Columns:
         """Returns columns (N, D), no context, and the log-density of the noise, (N,)."""
-        x = torch.from_numpy(rows.numbers)
+        x, zeros = torch.from_numpy(rows.numbers), torch.zeros(len(rows.numbers))
         gone = x.isnan()
         if self.way == DRAWN:
-            x, _ = self.proposals.drawn(x, torch.zeros(len(x), 0), gone, generator)
-            return x.float(), None, torch.zeros(len(x))
+            x, _ = self.proposals.drawn(x, zeros[:, None][:, :0], gone, generator)
+            return x.float(), None, zeros
         noise = torch.randn(2, *x.shape, generator=generator)
         x = torch.where(gone, noise[0] if self.way.startswith("noise") else 0.0, x)
         if not self.way.endswith("indicators"):
-            return x.float(), None, torch.zeros(len(x))
+            return x.float(), None, zeros
         return torch.cat([x, gone + NOISE * noise[1]], 1).float(), None, _log_normal(noise[1])
 
 
@@ -276,13 +265,14 @@ def encoded(job: Line) -> Line:
     if question == "gaps":
         columns = Gappy(job["table"], way)
     else:
-        whole = question == "whole numbers"
-        columns = Mixed(job["table"], *((way, ONE_HOT) if whole else ("uniform noise", way)))
+        ways = ("uniform noise", way) if question == "categories" else (way, ONE_HOT)
+        columns = Mixed(job["table"], *ways)
     rows = rows_of(job["table"])
-    x, context, _ = columns(rows.test, torch.Generator().manual_seed(1))
+    x, context, _ = columns(rows.test, torch.Generator())
     width = 0 if context is None else context.shape[1]
     flow = FLOWS[name](x.shape[1], depth=DEPTH, hidden=(WIDTH,), context_features=width)
-    growth, times = timed(partial(_train, flow, columns, rows, job["seed"]))
+    steps = STEPS * (LONGER if question.endswith("longer") else 1)
+    growth, times = timed(partial(_train, flow, columns, rows, job["seed"], steps))
     x, context, _ = columns(rows.test, torch.Generator().manual_seed(1))
     line = {"features": x.shape[1], **times, "growth": growth}
     line |= _conditioning(flow.eval(), x, context)
@@ -293,8 +283,6 @@ def encoded(job: Line) -> Line:
     if rows.truth is None and way == QUESTIONS[question][1][0]:
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, log_p)
-    if rows.truth is None and not path.exists():
-        return line
     reference = np.load(path) if rows.truth is None else rows.truth
     return line | mean_and_error("nats", reference - log_p)
 
@@ -309,15 +297,15 @@ def _drawn(columns: Any, rows: Rows, flow: kf.Flow) -> FilledBatches | None:  # 
     return FilledBatches(filled_rows(*parts), flow)
 
 
-def _train(flow: kf.Flow, columns: nn.Module, rows: Rows, seed: int) -> list[Line]:
+def _train(flow: kf.Flow, columns: nn.Module, rows: Rows, seed: int, steps: int) -> list[Line]:
     """Trains a flow for all steps; returns its conditioning on the way."""
     generator, growth = torch.Generator().manual_seed(seed), list[Line]()
     weights = [*flow.parameters(), *(w for w in columns.parameters() if w.requires_grad)]
     optimizer = torch.optim.Adam(weights, RATE, foreach=True)
-    decay = lambda step: min(1.0, 4 * (1 - step / STEPS))  # noqa: E731 - in the last quarter
+    decay = lambda step: min(1.0, 4 * (1 - step / steps))  # noqa: E731 - in the last quarter
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, decay)
     drawn = _drawn(columns, rows, flow)
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         index = torch.randint(len(rows.train), (BATCH,), generator=generator)
         x, context, log_q = columns(at(rows.train, index.numpy()), generator)
         x = x if drawn is None else drawn.at(index).x
@@ -328,7 +316,7 @@ def _train(flow: kf.Flow, columns: nn.Module, rows: Rows, seed: int) -> list[Lin
         if norm.isfinite():
             optimizer.step()
         schedule.step()
-        if step in SHOWN:
+        if step / steps in SHOWN:
             x, context, _ = columns(rows.test, torch.Generator().manual_seed(1))
             growth.append({"step": step, **_conditioning(flow, x, context)})
     return growth

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,17 +58,6 @@ def trees(parts: data.Parts, seconds: float, seed: int) -> Predict:
     return min(best, key=lambda one: one[0])[1]
 
 
-class Until:
-    """Stops a training of CatBoost at a processor time."""
-
-    def __init__(self, seconds: float) -> None:
-        self.end = time.process_time() + seconds
-
-    def after_iteration(self, info: object) -> bool:  # noqa: ARG002
-        """Returns whether there is time left."""
-        return time.process_time() < self.end
-
-
 def catboost(parts: data.Parts, seconds: float, seed: int) -> Predict:
     """Returns one model of CatBoost for all levels, of the iteration that validates best."""
     model = import_module("catboost").CatBoostRegressor(
@@ -79,9 +69,13 @@ def catboost(parts: data.Parts, seconds: float, seed: int) -> Predict:
         allow_writing_files=False,
         verbose=False,
     )
-    validation = parts.validation[:, :-1], parts.validation[:, -1]
+    validation, end = (
+        (parts.validation[:, :-1], parts.validation[:, -1]),
+        time.process_time() + seconds,
+    )
+    timer = SimpleNamespace(after_iteration=lambda info: time.process_time() < end)  # noqa: ARG005
     options = {"eval_set": validation, "use_best_model": True, "early_stopping_rounds": 300}
-    model.fit(parts.train[:, :-1], parts.train[:, -1], callbacks=[Until(seconds)], **options)
+    model.fit(parts.train[:, :-1], parts.train[:, -1], callbacks=[timer], **options)
     return model.predict
 
 

@@ -240,10 +240,10 @@ def test_encodings_and_quantiles_run_to_their_page(benchmark, tmp_path, monkeypa
     """A few steps of each encoding, on tables of known distribution; and a column of three."""
     pytest.importorskip("sklearn")
     command, module, columns = map(benchmark, ("mixed", "mixed_encodings", "mixed_quantiles"))
-    small = {"STEPS": 4, "SHOWN": (2,), "TRAINED": 300, "TESTED": 40, "DRAWS": 4, "SAMPLES": 64}
+    small = {"STEPS": 4, "LONGER": 1, "SHOWN": (0.5,), "TRAINED": 300, "TESTED": 40, "DRAWS": 4, "SAMPLES": 64}
     for name, value in small.items():
         monkeypatch.setattr(module, name, value)
-    tables = dict(zip(module.QUESTIONS, ("orders", "labels and counts", "mixture"), strict=True))
+    tables = dict(zip(module.QUESTIONS, (*2 * ["orders"], "labels and counts", "mixture"), strict=True))
     questions = {key: ((tables[key],), ways) for key, (_, ways) in module.QUESTIONS.items()}
     monkeypatch.setattr(module, "QUESTIONS", questions)
     monkeypatch.setattr(columns, "CACHE", tmp_path)
@@ -256,7 +256,7 @@ def test_encodings_and_quantiles_run_to_their_page(benchmark, tmp_path, monkeypa
     module.rows_of.cache_clear()
     lines = json.loads((tmp_path / "mixed.json").read_text())["lines"]
     encoded = [line for line in lines if line["what"] == "encodings"]
-    assert len(encoded) == 30
+    assert len(encoded) == 34
     for line in encoded:
         assert line["condition_p95"] >= line["condition_median"] >= 1, line["model"]
         assert ("nats" in line) != ("no noise" in line["model"]), line["model"]
