@@ -72,7 +72,7 @@ COMMANDS = {
     ),
     "mixed": (
         "mixed:mixed",
-        "Measure models of mixed columns: log-densities, gaps, completions and samples.",
+        "Measure models of mixed columns and of quantiles, and what encodings of columns cost.",
     ),
     "energies": (
         "energies:energies",

@@ -42,7 +42,7 @@ def mixed(
     seeds: int = 1,
     results: Path = KEPT,
 ) -> None:
-    """Measure models of mixed columns: log-densities, gaps, completions and samples.
+    """Measure models of mixed columns and of quantiles, and what encodings of columns cost.
 
     Models get the same rows and processor time on one thread. Results that are in the file are
     not measured again.

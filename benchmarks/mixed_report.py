@@ -1,6 +1,7 @@
 """What results of `python -m benchmarks mixed` come to, as tables and goals."""
 
 from collections.abc import Callable, Sequence
+from itertools import chain, product
 from statistics import NormalDist, fmean, geometric_mean
 from typing import Any
 
@@ -13,9 +14,11 @@ DISCRETE = "labels and counts"
 MOST_NATS, MOST_BIAS = 0.02, 0.05
 
 
-def _mean(name: str, form: str = ".3f", scale: float = 1.0) -> Callable[[Line], str]:
+def _mean(name: str, form: str = "+.3f", scale: float = 1.0) -> Callable[[Line], str]:
     """Returns what shows a mean and its standard error."""
-    return lambda line: (f"{scale * line[name]:+{form}} ± {scale * line[f'{name}_error']:{form}}")
+    return lambda line: (
+        f"{scale * line[name]:{form}} ± {scale * line[f'{name}_error']:{form.strip('+')}}"
+    )
 
 
 def _number(name: str, form: str, scale: float = 1.0) -> Callable[[Line], str]:
@@ -61,7 +64,7 @@ GAPS = {
 IMPUTATION = {
     "table": _table,
     "completed by": _model,
-    "1,000 x energy distance": _mean("energy", ".2f", 1000),
+    "1,000 x energy distance": _mean("energy", "+.2f", 1000),
     "RMSE": _number("rmse", ".3f"),
     "RMSE of the mean of 39": _number("rmse_of_mean", ".3f"),
     "training [s]": _number("processor_s", ".0f"),
@@ -72,7 +75,7 @@ QUANTILES = {
     "table": _table,
     "quantiles of": _model,
     "100 x loss": _mean("pinball", ".2f", 100),
-    "more than kappaflow": _mean("more", ".2f", 100),
+    "more than kappaflow": _mean("more", "+.2f", 100),
     **{f"at {100 * q:g} %": _loss_at(str(q)) for q in (0.05, 0.25, 0.5, 0.75, 0.95)},
     "rows with crossings [%]": _number("crossing", ".1f", 100),
     "training [s]": _number("processor_s", ".0f"),
@@ -144,15 +147,14 @@ def encodings_tables(lines: list[Line]) -> tuple[str, str]:
 
     Condition numbers are geometric means over seeds, and over tables for the costs.
     """
-    flows = [*dict.fromkeys(line["flow"] for line in lines)]
+    flows, tables = ([*dict.fromkeys(line[name] for line in lines)] for name in ("flow", "table"))
+    ways = sorted({line["way"]: 0 for line in lines}, key=lambda way: "(table model)" not in way)
     of = grouped(lines, ("flow", "way", "table"))
-    costs, ways = [], [*dict.fromkeys(line["way"] for line in lines)]
-    for way in ways:
-        every = [_costs(of, flow, way, ways[0]) for flow in flows]
-        costs.append([way, *(cell for cells in every for cell in cells)])
+    costs = [[w, *chain(*(_costs(of, flow, w, ways[0]) for flow in flows))] for w in ways]
     each = [
-        [table, way, *(c for flow in flows for c in _conditioning(of.get((flow, way, table), [])))]
-        for table, way in grouped(lines, ("table", "way"))
+        [table, way, *chain(*(_conditioning(of.get((flow, way, table), [])) for flow in flows))]
+        for table, way in product(tables, ways)
+        if any((flow, way, table) in of for flow in flows)
     ]
     cost, measured = ("condition number", "nats"), ("median", "95 %", "error", "nats")
     return (
