@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 import kappaflow as kf
 from benchmarks.lines import Line
@@ -37,7 +37,8 @@ SAMPLES = 16_384  # whose indicators say how likely the flow finds a row without
 NOISE = 0.1  # standard deviation on one-hot columns and indicators
 CACHE = ROOT / "runs/encodings"  # log p of each row, for paired differences
 FLOWS = {"affine": kf.real_nvp, "spline": kf.spline}
-Columns = tuple[Tensor, Tensor | None, Tensor]
+Columns = tuple[Tensor, Tensor | None, Tensor]  # with the context and the log-density of draws
+Noisy = tuple[Tensor, Tensor]  # columns with noise, and its log-density
 WIVES = ("education", "race", "region", "experience", "kidslt6", "kids618", "whrswk")
 REAL: dict[str, Callable[[], pl.DataFrame]] = {  # without noise
     "401ksubs": MIXED["401ksubs"][0],
@@ -153,13 +154,11 @@ class Mixed(nn.Module):
         self.points = nn.ParameterList([spread * torch.randn(size, width) for size in learned])
         self.mean, self.scale = torch.zeros(1), torch.ones(1)
         with torch.no_grad():
-            x = self(rows.train, torch.Generator().manual_seed(0))[0]
+            x = self(rows.train, Generator().manual_seed(0))[0]
         self.mean, self.scale = x.mean(0), x.std(0)
 
-    def forward(
-        self, rows: Encoded, generator: torch.Generator, *, scores: bool = False
-    ) -> Columns:
-        """Returns columns (N, D), the context, and the log-density of what was drawn, (N,)."""
+    def forward(self, rows: Encoded, generator: Generator, *, scores: bool = False) -> Columns:
+        """Returns columns (N, D), the context, and the log-density of draws, (N,)."""
         codes, numbers = torch.from_numpy(rows.codes), torch.from_numpy(rows.numbers)
         replaced = ~torch.from_numpy(self.encoding.has_number(rows.codes))
         gaps = Gaps(torch.zeros_like(replaced), replaced, torch.zeros_like(self.steps))
@@ -187,9 +186,7 @@ class Mixed(nn.Module):
             return torch.cat([points[codes[:, i]] for i, points in pairs], 1)
         return self.labels.read(codes[:, self.context])
 
-    def _noisy(
-        self, whole: Tensor, generator: torch.Generator, *, scores: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _noisy(self, whole: Tensor, generator: Generator, *, scores: bool) -> Noisy:
         """Returns whole numbers with noise, and its log-density.
 
         Half of the draws for scores fill the cells, so that they measure their probability.
@@ -205,9 +202,7 @@ class Mixed(nn.Module):
         inside = (noise.abs() <= width / 2).all(1)
         return whole + noise, (0.5 + 0.5 * inside / width.prod()).log()
 
-    def _category(
-        self, codes: Tensor, number: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
+    def _category(self, codes: Tensor, number: int, generator: Generator) -> Noisy:
         """Returns the columns of a category, and the log-density of their noise.
 
         Points of labels overlap: the probability of a label at a point is its share there.
@@ -228,7 +223,7 @@ class Mixed(nn.Module):
         return x, each.logsumexp(1) - np.log(2 * np.pi)  # the equal shares of labels cancel
 
 
-def _uniform(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def _uniform(shape: torch.Size, generator: Generator) -> Tensor:
     return torch.rand(shape, dtype=torch.float64, generator=generator) - 0.5
 
 
@@ -244,7 +239,7 @@ class Gappy(nn.Module):
         super().__init__()
         self.way, self.proposals, self.context = way, rows_of(table).proposals, ()
 
-    def forward(self, rows: Encoded, generator: torch.Generator, **_: bool) -> Columns:
+    def forward(self, rows: Encoded, generator: Generator, **_: bool) -> Columns:
         """Returns columns (N, D), no context, and the log-density of the noise, (N,)."""
         x, zeros = torch.from_numpy(rows.numbers), torch.zeros(len(rows.numbers))
         gone = x.isnan()
@@ -268,12 +263,12 @@ def encoded(job: Line) -> Line:
         ways = ("uniform noise", way) if question == "categories" else (way, ONE_HOT)
         columns = Mixed(job["table"], *ways)
     rows = rows_of(job["table"])
-    x, context, _ = columns(rows.test, torch.Generator())
+    x, context, _ = columns(rows.test, Generator())
     width = 0 if context is None else context.shape[1]
     flow = FLOWS[name](x.shape[1], depth=DEPTH, hidden=(WIDTH,), context_features=width)
     steps = STEPS * (LONGER if question.endswith("longer") else 1)
     growth, times = timed(partial(_train, flow, columns, rows, job["seed"], steps))
-    x, context, _ = columns(rows.test, torch.Generator().manual_seed(1))
+    x, context, _ = columns(rows.test, Generator().manual_seed(1))
     line = {"features": x.shape[1], **times, "growth": growth}
     line |= _conditioning(flow.eval(), x, context)
     if way == "no noise":
@@ -299,7 +294,7 @@ def _drawn(columns: Any, rows: Rows, flow: kf.Flow) -> FilledBatches | None:  # 
 
 def _train(flow: kf.Flow, columns: nn.Module, rows: Rows, seed: int, steps: int) -> list[Line]:
     """Trains a flow for all steps; returns its conditioning on the way."""
-    generator, growth = torch.Generator().manual_seed(seed), list[Line]()
+    generator, growth = Generator().manual_seed(seed), list[Line]()
     weights = [*flow.parameters(), *(w for w in columns.parameters() if w.requires_grad)]
     optimizer = torch.optim.Adam(weights, RATE, foreach=True)
     decay = lambda step: min(1.0, 4 * (1 - step / steps))  # noqa: E731 - in the last quarter
@@ -317,7 +312,7 @@ def _train(flow: kf.Flow, columns: nn.Module, rows: Rows, seed: int, steps: int)
             optimizer.step()
         schedule.step()
         if step / steps in SHOWN:
-            x, context, _ = columns(rows.test, torch.Generator().manual_seed(1))
+            x, context, _ = columns(rows.test, Generator().manual_seed(1))
             growth.append({"step": step, **_conditioning(flow, x, context)})
     return growth
 
@@ -339,7 +334,7 @@ def _conditioning(flow: kf.Flow, x: Tensor, context: Tensor | None) -> Line:
 @torch.no_grad()
 def _log_prob(flow: kf.Flow, columns: Any, rows: Rows) -> Values:  # noqa: ANN401
     """Returns log p of test rows without gaps: means over draws, weighted by importance."""
-    generator, test, draws = torch.Generator().manual_seed(2), rows.complete or rows.test, []
+    generator, test, draws = Generator().manual_seed(2), rows.complete or rows.test, []
     for _ in range(DRAWS):
         x, context, log_q = columns(test, generator, scores=True)
         draws.append(flow.log_prob(x, context).double() - log_q)

@@ -147,7 +147,7 @@ def encodings_tables(lines: list[Line]) -> tuple[str, str]:
 
     Condition numbers are geometric means over seeds, and over tables for the costs.
     """
-    flows, tables = ([*dict.fromkeys(line[name] for line in lines)] for name in ("flow", "table"))
+    flows, tables = sorted({line["flow"] for line in lines}), {line["table"]: 0 for line in lines}
     ways = sorted({line["way"]: 0 for line in lines}, key=lambda way: "(table model)" not in way)
     of = grouped(lines, ("flow", "way", "table"))
     costs = [[w, *chain(*(_costs(of, flow, w, ways[0]) for flow in flows))] for w in ways]
@@ -172,7 +172,7 @@ def _costs(of: dict[tuple[str, ...], list[Line]], flow: str, way: str, base: str
     pairs = [(of[flow, way, table], of[flow, base, table]) for table in tables]
     ratios = [_typical(a, "condition_p95") / _typical(b, "condition_p95") for a, b in pairs]
     nats = [_average(a) - _average(b) for a, b in pairs if "nats" in a[0]]
-    factor = f"x {geometric_mean(ratios):.2g}" if ratios else ""
+    factor = f"x {_short(geometric_mean(ratios))}" if ratios else ""
     return [factor, f"{fmean(nats):+.2f}" if nats else ""]
 
 
@@ -181,14 +181,18 @@ def _conditioning(lines: Sequence[Line]) -> list[str]:
     if not lines:
         return 4 * [""]
     points = [[line["growth"][0] for line in lines], lines]
-    growth = " to ".join(f"{_typical(some, 'condition_p95'):.2g}" for some in points)
+    growth = " to ".join(_short(_typical(some, "condition_p95")) for some in points)
     error = max(line["reconstruction"] for line in lines)
     nats = f"{_average(lines):+.2f} ± {lines[0]['nats_error']:.2f}" if "nats" in lines[0] else ""
-    return [f"{_typical(lines, 'condition_median'):.2g}", growth, f"{error:.0e}", nats]
+    return [_short(_typical(lines, "condition_median")), growth, f"{error:.0e}", nats]
 
 
 def _typical(lines: Sequence[Line], name: str) -> float:
     return geometric_mean(line[name] for line in lines)
+
+
+def _short(value: float) -> str:
+    return f"{float(f'{value:.2g}'):,g}"
 
 
 def _average(lines: Sequence[Line]) -> float:
