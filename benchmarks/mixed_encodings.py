@@ -126,7 +126,7 @@ def labels_of(name: str, columns: tuple[int, ...]) -> Labels:
     codes = torch.from_numpy(rows.train.codes)[:, list(columns)]
     held_out = len(codes) // 10
     with torch.random.fork_rng(devices=[]):
-        heads = new_parts(rows.encoding)[0].heads
+        heads: Any = new_parts(rows.encoding)[0].heads
         labels = Labels([heads[i] for i in columns])
     return labels.fit(codes[held_out:], codes[:held_out])
 
@@ -244,8 +244,8 @@ class Gappy(nn.Module):
         x, zeros = torch.from_numpy(rows.numbers), torch.zeros(len(rows.numbers))
         gone = x.isnan()
         if self.way == DRAWN:
-            x, _ = self.proposals.drawn(x, zeros[:, None][:, :0], gone, generator)
-            return x.float(), None, zeros
+            drawn = self.proposals.drawn(x, zeros[:, None][:, :0], gone, generator)[0]
+            return drawn.float(), None, zeros
         noise = torch.randn(2, *x.shape, generator=generator)
         x = torch.where(gone, noise[0] if self.way.startswith("noise") else 0.0, x)
         if not self.way.endswith("indicators"):

@@ -187,6 +187,7 @@ def test_mixed_columns_run_to_their_page_and_resume(benchmark, tmp_path, monkeyp
     monkeypatch.setattr(command, "MIXED", {"frame": None})
     monkeypatch.setattr(real, "MIXED", {"frame": (lambda: frame, 300, 100, ("a",))})
     options = {"tables": ["labels and counts", "normal", "stocks", "frame"], "seconds": 1.0}
+    options["only"] = ["known", "gaps", "imputation", "samples"]
     for _ in range(2):
         command.mixed(**options, results=tmp_path)
     lines = json.loads((tmp_path / "mixed.json").read_text())["lines"]
@@ -240,10 +241,20 @@ def test_encodings_and_quantiles_run_to_their_page(benchmark, tmp_path, monkeypa
     """A few steps of each encoding, on tables of known distribution; and a column of three."""
     pytest.importorskip("sklearn")
     command, module, columns = map(benchmark, ("mixed", "mixed_encodings", "mixed_quantiles"))
-    small = {"STEPS": 4, "LONGER": 1, "SHOWN": (0.5,), "TRAINED": 300, "TESTED": 40, "DRAWS": 4, "SAMPLES": 64}
+    small = {
+        "STEPS": 4,
+        "LONGER": 1,
+        "SHOWN": (0.5,),
+        "TRAINED": 300,
+        "TESTED": 40,
+        "DRAWS": 4,
+        "SAMPLES": 64,
+    }
     for name, value in small.items():
         monkeypatch.setattr(module, name, value)
-    tables = dict(zip(module.QUESTIONS, (*2 * ["orders"], "labels and counts", "mixture"), strict=True))
+    tables = dict(
+        zip(module.QUESTIONS, (*2 * ["orders"], "labels and counts", "mixture"), strict=True)
+    )
     questions = {key: ((tables[key],), ways) for key, (_, ways) in module.QUESTIONS.items()}
     monkeypatch.setattr(module, "QUESTIONS", questions)
     monkeypatch.setattr(columns, "CACHE", tmp_path)
