@@ -178,6 +178,19 @@ def test_spellings_that_could_not_be_restored_are_categories():
     ]
 
 
+@pytest.mark.parametrize("pattern", ["%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%Y/%m/%d"])
+def test_dates_may_be_written_as_people_write_them(pattern):
+    """Samples are written in the same way; days up to 12 alone do not tell day from month."""
+    days = [dt.date(2024, 2, 1) + dt.timedelta(days=row % 28) for row in range(200)]
+    lines = kinds_of(pl.DataFrame({"day": [f"{day:{pattern}}" for day in days]}))
+    assert lines["day"] == "day: date, 2024-02-01 to 2024-02-28, in days"
+    early = [f"{day:{pattern}}" for day in days if day.day <= 12]
+    is_clear = pattern in {"%d.%m.%Y", "%Y/%m/%d"}
+    assert kinds_of(pl.DataFrame({"day": early}))["day"].startswith(
+        "day: date" if is_clear else "day: category"
+    )
+
+
 def test_a_text_of_many_labels_that_repeat_is_left_out_with_the_way_to_model_it():
     """Not one of as many texts as rows, of which no label would be learned."""
     frame = pl.DataFrame({"city": [f"c{i % 250}" for i in range(600)]})

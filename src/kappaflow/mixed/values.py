@@ -21,6 +21,11 @@ DATE_FORMATS = (
     "%Y-%m-%dT%H:%M",
     "%Y-%m-%d %H:%M",
     "%Y-%m-%dT%H:%M:%SZ",
+    "%Y/%m/%d",
+    "%d.%m.%Y",
+    "%d.%m.%Y %H:%M",
+    "%d/%m/%Y",
+    "%m/%d/%Y",
 )
 TRUTHS = ("false", "true")
 LARGEST = 2.0**53  # float64 holds all whole numbers up to it
@@ -141,17 +146,21 @@ def number_text(number: float, *, single: bool = False) -> str | None:
 
 
 def date_pattern(column: Column) -> str | None:
-    """Returns the format in which all texts of a column are dates, None if there is none."""
+    """Returns the one format in which all texts of a column are dates, None if there is none.
+
+    Nor is there one if day and month could be exchanged.
+    """
     import polars as pl
 
     if content(column) != "text":
         return None
     texts = pl.Series(texts_of(column), dtype=pl.String).drop_nulls()
+    found = []
     for pattern in DATE_FORMATS if len(texts) else ():
         parsed = texts.str.to_datetime(pattern, strict=False, time_unit="us")
         if not parsed.has_nulls() and (parsed.dt.strftime(pattern) == texts).all():
-            return pattern
-    return None
+            found.append(pattern)
+    return found[0] if len(found) == 1 else None
 
 
 def times_of(column: Column, pattern: str | None, unit: TimeUnit) -> tuple[IntArray, BoolArray]:
