@@ -156,7 +156,7 @@ def on_draws(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
     if grown.is_empty():
         return [
             f"The importance-weighted NLLs are those of {settings.draws} draws. The number was "
-            "not increased until they are flat."
+            "not increased until they were flat."
         ]
     reached = grown["weighted_draws"].to_list()
     changes = (grown["weighted_nll"] - grown["first_weighted_nll"]).to_list()
