@@ -11,6 +11,7 @@ from kappaflow.data.load import read_source
 from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.mixed import detect_kinds
+from kappaflow.mixed.kinds import frequent_values
 
 ROWS = 60
 
@@ -198,3 +199,14 @@ def test_a_text_of_many_labels_that_repeat_is_left_out_with_the_way_to_model_it(
     assert str(kind).endswith(
         "250 different texts in 600 rows; kinds={'city': 'category'} models it"
     )
+
+
+def test_rarer_prices_of_a_list_stand_out_once_the_frequent_ones_are_taken_out():
+    """Beside others that many rows share, a price in 3 % of the rows looks usual at first."""
+    rng = np.random.default_rng(0)
+    known = rng.choice([9.9, 19.9, 29.9, 49.9], 640, p=[0.4, 0.3, 0.2, 0.1])
+    known = np.round(known * rng.choice([1, 2, 3], 640, p=[0.7, 0.2, 0.1]), 2)
+    prices = np.where(rng.random(640) < 0.3, rng.lognormal(3.5, 0.6, 640), known)
+    labels = frequent_values(prices, "continuous")
+    values, counts = np.unique(prices, return_counts=True)
+    assert set(values[counts >= 20]) <= set(labels) <= set(known)

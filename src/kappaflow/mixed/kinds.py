@@ -273,12 +273,16 @@ def _check_labels(column: Column, kind: Kind) -> None:
 def frequent_values(numbers: FloatArray, kind: Kind) -> FloatArray:
     """Returns the values that hold a point mass of at least 1 % of the rows, in order.
 
-    A circle has none. Among positive numbers, a 0 in so many rows is one.
+    A circle has none. Among positive numbers, a 0 in so many rows is one. Values that stand out
+    once others are taken out, as those of a price list, count too.
     """
     if kind == "circular":
         return np.empty(0)
-    masses = point_masses(numbers)
-    values = masses.values[masses.counts >= SHARE * len(numbers)]
+    values, found = np.empty(0), None
+    while found is None or len(found):
+        masses = point_masses(numbers[~np.isin(numbers, values)])
+        found = masses.values[masses.counts >= SHARE * len(numbers)]
+        values = np.union1d(values, found)
     has_zeros = kind == "positive" and (numbers == 0).mean() >= SHARE
     return np.union1d(values, [0.0] if has_zeros else [])
 
