@@ -10,10 +10,10 @@ import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.errors import ArgumentError
 
-SHORT = {"search_time": 0, "max_epochs": 2, "progress": False, "seed": 3}
+SHORT = {"search_time": 0, "max_epochs": 1, "progress": False, "seed": 3}
 
 
-def frame(rows=300):
+def frame(rows=100):
     """Returns rows of two columns with weights between 0 and 3."""
     rng = np.random.default_rng(0)
     return pl.DataFrame({
@@ -37,8 +37,8 @@ def test_a_run_counts_rows_by_the_column_and_scores_without_it(tmp_path, capsys)
     """The report says what the weights are worth; other rows need no weights."""
     data, run = tmp_path / "a.csv", tmp_path / "run"
     frame().write_csv(data)
-    command = ["fit", str(data), "--out", str(run), "--weights", "w", "--max-epochs", "2"]
-    assert main([*command, "--search-time", "0", "--quiet"]) == 0
+    command = ["fit", str(data), "--out", str(run), "--weights", "w", "--max-epochs", "1"]
+    assert main([*command, "--depth", "2", "--hidden", "8", "--quiet"]) == 0
     facts = dict(json.loads((run / "report.json").read_text())["about"]["data"])
     weights = frame()["w"].to_numpy()
     worth = 0.8 * weights.sum() ** 2 / (weights**2).sum()
@@ -53,8 +53,8 @@ def test_a_run_counts_rows_by_the_column_and_scores_without_it(tmp_path, capsys)
 
 def test_negative_weights_are_refused_with_a_way_out():
     """Their number is named."""
-    weights = np.where(np.arange(300) < 7, -1.0, 1.0)
-    with pytest.raises(ArgumentError, match="7 of 300 are negative.*Resample"):
+    weights = np.where(np.arange(100) < 7, -1.0, 1.0)
+    with pytest.raises(ArgumentError, match="7 of 100 are negative.*Resample"):
         kf.fit_auto(frame().drop("w"), weights=weights, **SHORT)
 
 

@@ -70,8 +70,9 @@ def test_an_edge_is_found_where_the_density_ends(name):
 @pytest.mark.parametrize("name", SMOOTH)
 def test_a_density_that_falls_to_zero_has_no_edge(name):
     """Neither have clusters, whole numbers and point masses; gamma(3) is the hardest."""
-    wrong = [edge(SMOOTH[name](G(seed), 500)) for seed in range(500)]
-    assert sum(each is not None for each in wrong) <= 2
+    columns = 500 if name == "gamma(3)" else 100
+    wrong = [edge(SMOOTH[name](G(seed), 500)) for seed in range(columns)]
+    assert sum(each is not None for each in wrong) <= columns // 250
 
 
 def test_a_cluster_next_to_others_has_no_edge():

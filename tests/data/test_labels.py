@@ -13,7 +13,7 @@ from kappaflow.cli.app import main
 from kappaflow.data.labels import labels_of
 from kappaflow.errors import ArgumentError, DataError
 
-SHORT = {"search_time": 0, "max_epochs": 2, "progress": False}
+SHORT = {"search_time": 0, "max_epochs": 1, "progress": False}
 
 
 def frame(rows=400, labels=("north", "south", "west")):
@@ -37,7 +37,7 @@ def test_a_text_becomes_a_column_for_each_label():
 def test_labels_of_a_frame_choose_the_density():
     """A frame with the text serves as rows and as context; a label alone is a context."""
     rows = frame()
-    flow = kf.fit_auto(rows, context="region", **SHORT | {"max_epochs": 20}).flow
+    flow = kf.fit_auto(rows, context="region", **SHORT | {"max_epochs": 10, "learning_rate": 0.02}).flow
     assert flow.context_columns == ("region=north", "region=south", "region=west")
     one_hot = torch.tensor(kf.load_table(rows, context="region").context).float()
     own = flow.log_prob(rows[["x", "y"]], one_hot)
@@ -52,9 +52,9 @@ def test_labels_of_a_frame_choose_the_density():
 def test_a_run_scores_and_samples_by_labels(tmp_path, capsys):
     """Samples have the text again; an unknown label has no score, and no samples."""
     data, run, out = tmp_path / "a.csv", tmp_path / "run", tmp_path / "samples.csv"
-    frame().write_csv(data)
+    frame(120).write_csv(data)
     command = ["fit", str(data), "--out", str(run), "--context", "region", "--max-epochs", "1"]
-    assert main([*command, "--search-time", "0", "--quiet"]) == 0
+    assert main([*command, "--depth", "2", "--hidden", "8", "--quiet"]) == 0
     other = frame(60).with_columns(region=pl.Series(["north"] * 59 + ["east"]))
     other.write_csv(tmp_path / "b.csv")
     assert (
@@ -101,7 +101,7 @@ def test_a_text_with_too_few_or_too_many_labels_is_refused(count, words):
 
 def test_another_label_is_an_error_that_names_its_row():
     """Where the columns of labels are named."""
-    flow = kf.fit_auto(frame(), context="region", **SHORT).flow
+    flow = kf.fit_auto(frame(120), context="region", **SHORT).flow
     other = frame(9).with_columns(region=pl.lit("east"))
     with pytest.raises(DataError, match="'east' at row 1, and 8 more rows have other labels"):
         flow.log_prob(other)

@@ -14,7 +14,7 @@ NAMES = (
     "pinwheel",
 )  # fmt: skip
 CLOSED = ("eight_gaussians", "four_gaussians", "checkerboard", "rings")
-SIDE, CELLS = 10.0, 1000
+SIDE, CELLS = 10.0, 600
 
 
 @pytest.fixture(scope="module")

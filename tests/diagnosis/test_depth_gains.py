@@ -49,10 +49,10 @@ def test_gains_add_up_to_the_gain_over_a_gaussian(flow):
 
 def test_the_errors_of_gains_are_those_of_a_bootstrap(flow):
     """The bootstrap draws rows again, and measures everything again."""
-    train, x = (bent(2_000, 0), None), bent(600, 1)
+    train, x = (bent(500, 0), None), bent(300, 1)
     gains = kf.depth_gains(flow, x, train=train)
     rng = torch.Generator().manual_seed(0)
-    draws = [torch.randint(len(x), (len(x),), generator=rng) for _ in range(60)]
+    draws = [torch.randint(len(x), (len(x),), generator=rng) for _ in range(40)]
     again = torch.stack([kf.depth_gains(flow, x[i], train=train).nats for i in draws])
     assert torch.allclose(again.std(0), gains.standard_errors, rtol=0.35)
 
@@ -106,13 +106,13 @@ def test_a_linear_layer_gains_nothing_but_a_flow_may_need_it(flow):
 def test_clusters_are_seen_by_a_mixture_alone():
     """A flow that separates two clusters gains much over a Gaussian, next to nothing over two."""
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(3_000, 2, generator=generator) * 0.3
+    x = torch.randn(2_000, 2, generator=generator) * 0.3
     x[: len(x) // 2] += 2
     x = x[torch.randperm(len(x), generator=generator)]
     torch.manual_seed(0)
-    flow = kf.spline(2, depth=4, hidden=(24,), start="gaussianize")
-    kf.fit(flow, x[:2_000], max_epochs=20, learning_rate=5e-3, progress=False)
-    normal, mixed = (kf.depth_gains(flow, x[2_000:], mixture=m) for m in (False, True))
+    flow = kf.spline(2, depth=2, hidden=(16,), start="gaussianize")
+    kf.fit(flow, x[:1_000], max_epochs=10, learning_rate=5e-3, progress=False)
+    normal, mixed = (kf.depth_gains(flow, x[1_000:], mixture=m) for m in (False, True))
     assert normal.total > 0.3 > 0.05 > mixed.total
     assert mixed.reference == "Gaussian mixture"
 

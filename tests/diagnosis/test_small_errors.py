@@ -8,14 +8,13 @@ from diagnosis import truth
 from diagnosis.faulty import findings, points
 
 
-@pytest.mark.parametrize("source", ["kappaflow", "torch.distributions"])
 @pytest.mark.parametrize(
-    ("kind", "severities"),
+    ("kind", "severities", "source"),
     [
-        (truth.SlightlyOff, {"warning"}),
-        (truth.HalfInside, {"warning"}),
-        (truth.Dropping, {"warning"}),
-        (truth.NanOutside, {"warning", "error"}),
+        (truth.SlightlyOff, {"warning"}, "kappaflow"),
+        (truth.HalfInside, {"warning"}, "torch.distributions"),
+        (truth.Dropping, {"warning"}, "kappaflow"),
+        (truth.NanOutside, {"warning", "error"}, "torch.distributions"),
     ],
 )
 def test_what_is_wrong_by_little_or_seldom_is_more_than_a_note(kind, severities, source):

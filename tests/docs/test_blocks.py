@@ -98,6 +98,6 @@ def test_pages_link_in_plain_markdown():
 
 def test_a_command_that_ends_otherwise_than_its_page_says_is_seen(tmp_path):
     code = tmp_path / "page.py"
-    code.write_text(run_page.commands("kappaflow fit missing.csv --out run\n"), "utf-8")
+    code.write_text(run_page.commands("kappaflow no-command\n"), "utf-8")
     with pytest.raises(AssertionError, match="AssertionError: 2"):
         run([sys.executable, code], tmp_path)

@@ -34,11 +34,13 @@ def rows(n, seed=0):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return ConditionalFlowDensity(hidden=(32, 32), max_epochs=40, random_state=0).fit(*rows(4000))
+    density = ConditionalFlowDensity(hidden=(32, 32), max_epochs=15, random_state=0)
+    return density.fit(*rows(2000))
 
 
 @pytest.mark.slow
 def test_the_density_is_learnt(fitted):
+    fitted = clone(fitted).set_params(max_epochs=40).fit(*rows(4000))
     x, y = rows(4000, seed=1)
     z = (y - x[:, 0] ** 2) / 0.2
     bent = np.log1p(np.maximum(z / 2, -0.999999))
@@ -87,7 +89,7 @@ def test_predicted_quantiles_have_the_rows_first(fitted):
 
 def test_predicted_intervals_are_calibrated_on_validation_rows_or_on_new_ones():
     """Of a Gaussian of one width, where the deviation depends on x."""
-    density = clone(SMALL_DENSITY).set_params(model="nice", max_epochs=40).fit(*rows(3_000))
+    density = clone(SMALL_DENSITY).set_params(model="nice", max_epochs=15).fit(*rows(3_000))
     x, y = rows(4_000, seed=5)
     assert density.calibration_scores_.shape == (300,)
     assert share_inside(density.predict_interval(x), y) == pytest.approx(0.9, abs=0.06)
