@@ -34,8 +34,8 @@ def rows(n, seed=0):
 
 @pytest.fixture(scope="module")
 def fitted():
-    density = ConditionalFlowDensity(hidden=(32, 32), max_epochs=15, random_state=0)
-    return density.fit(*rows(2000))
+    density = ConditionalFlowDensity(hidden=(32, 32), max_epochs=25, random_state=0)
+    return density.fit(*rows(3000))
 
 
 @pytest.mark.slow

@@ -161,16 +161,17 @@ def test_a_path_runs_from_its_closed_form_to_the_map(path):
 
 def test_a_search_of_small_matrices_keeps_to_one_thread(monkeypatch):
     """Afterwards BLAS has its threads again."""
-    seen = []
+    small = gaussian(4)
+    blocks, seen = continue_to(small, 6), []
 
-    def spy(matrix, couplings, **settings):
+    def spy(matrix, couplings, **settings):  # two threads that wait take as long as they search
         seen.append(blas_threads())
-        return continue_to(matrix, couplings, **settings)
+        return blocks
 
     monkeypatch.setattr(search, "continue_to", spy)
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
-        kf.factor_linear(gaussian(8), couplings=6, method="continuation")
+        kf.factor_linear(small, couplings=6, method="continuation")
         assert blas_threads() == before
     assert max(before) == 2
     assert set(seen[0]) == {1}

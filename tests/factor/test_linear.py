@@ -326,10 +326,11 @@ def test_the_couplings_can_be_trained():
     assert all(parameter.grad is not None for parameter in flow.parameters())
 
 
+@pytest.mark.parametrize("features", [4, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", sorted(ENSEMBLES))
-def test_auto_finds_six_couplings_of_any_map(name):
-    """For every ensemble, at 8 features."""
-    matrix = ENSEMBLES[name](8, np.random.default_rng(5))
+def test_auto_finds_six_couplings_of_any_map(name, features):
+    """For every ensemble."""
+    matrix = ENSEMBLES[name](features, np.random.default_rng(5))
     result = kf.factor_linear(matrix)
     assert len(result) <= 6
     check(result, matrix)

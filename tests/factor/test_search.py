@@ -73,7 +73,7 @@ def no():
 
 def test_the_result_says_what_the_search_gained():
     """The closed form of a rotation, and the couplings of the search."""
-    matrix = orthogonal(8, np.random.default_rng(0))
+    matrix = orthogonal(6, np.random.default_rng(0))
     closed = kf.factor_linear(matrix, method="rotation")
     result = kf.factor_linear(matrix)
     assert result.before_search == closed.condition_number > result.condition_number

@@ -40,7 +40,7 @@ def test_options_reach_the_layers():
         kf.autoregressive(2, bounds=["circular", None])
 
 
-@pytest.mark.parametrize("context", [0, 1])
+@pytest.mark.parametrize("context", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_one_feature_is_learned_with_and_without_a_context(context, tmp_path):
     """Two narrow modes, which move with the context; a saved flow has the same density."""
     generator = torch.Generator().manual_seed(0)
