@@ -40,7 +40,11 @@ def padded(run, table, folders):
 
 
 @pytest.mark.parametrize(
-    "kind", ["gaussian", *(pytest.param(k, marks=pytest.mark.slow) for k in ("uniform", "copy", "learned"))]
+    "kind",
+    [
+        "gaussian",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("uniform", "copy", "learned")),
+    ],
 )
 def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
     """On the terminal, in result.json and on the page, with the estimate and its error."""

@@ -37,7 +37,9 @@ def test_a_text_becomes_a_column_for_each_label():
 def test_labels_of_a_frame_choose_the_density():
     """A frame with the text serves as rows and as context; a label alone is a context."""
     rows = frame()
-    flow = kf.fit_auto(rows, context="region", **SHORT | {"max_epochs": 10, "learning_rate": 0.02}).flow
+    flow = kf.fit_auto(
+        rows, context="region", **SHORT | {"max_epochs": 10, "learning_rate": 0.02}
+    ).flow
     assert flow.context_columns == ("region=north", "region=south", "region=west")
     one_hot = torch.tensor(kf.load_table(rows, context="region").context).float()
     own = flow.log_prob(rows[["x", "y"]], one_hot)

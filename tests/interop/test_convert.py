@@ -106,7 +106,7 @@ def test_a_converted_flow_is_trained_saved_and_loaded(name, tmp_path):
     x, context = rows(flow, conditional, 32)
     optimizer = torch.optim.Adam([p for p in flow.parameters() if p.requires_grad], 1e-3)
     losses = []
-    for _ in range(8):
+    for _ in range(4):
         loss = -flow.log_prob(x, context).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -109,7 +109,7 @@ def standardized():
     return flow
 
 
-LONG = ("alternating", "random halves", "standardized", "linear layers in a row")
+LONG = ("alternating", "random", "random halves", "standardized", "linear layers in a row")
 
 
 @pytest.mark.parametrize(
@@ -500,22 +500,21 @@ def test_linear_couplings_merge_with_the_inverse_of_a_coupling():
 
 def test_frozen_layers_stay_frozen():
     """Factors and elementwise maps of frozen layers, next to couplings that train."""
-    half = kf.Partition.half(6)
+    half = kf.Partition.half(4)
     fixed = [
-        kf.bijections.LULinear(6),
-        kf.bijections.ElementwiseAffine(6),
-        kf.bijections.ElementwiseAffine(6),
-        kf.bijections.LULinear(6),
+        kf.bijections.LULinear(4),
+        kf.bijections.ElementwiseAffine(4),
+        kf.bijections.ElementwiseAffine(4),
+        kf.bijections.LULinear(4),
     ]
     flow = flow_of(
-        kf.bijections.Permutation((5, 1, 0, 2, 4, 3)),
+        kf.bijections.Permutation((3, 1, 0, 2)),
         affine(half),
         *fixed[:2],
         affine(half),
         fixed[2],
-        affine(kf.Partition.alternating(6)),
+        affine(kf.Partition.alternating(4)),
         fixed[3],
-        features=6,
     )
     for part in fixed:
         part.requires_grad_(False)
@@ -530,7 +529,7 @@ def test_frozen_layers_stay_frozen():
     ]
     trained = sum(p.requires_grad for p in rewritten.parameters())
     assert flags.count(False) > 10 and 0 < flags.count(True) < trained
-    x = torch.randn(20, 6)
+    x = torch.randn(20, 4)
     rewritten.log_prob(x).sum().backward()
     assert all((p.grad is not None) == p.requires_grad for p in rewritten.parameters())
 

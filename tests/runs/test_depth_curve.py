@@ -26,8 +26,8 @@ def bent(rows):
 @pytest.fixture(scope="module")
 def curve():
     """Returns the curve of a bent table, with two partitions."""
-    settings = QUICK | {"max_epochs": 6, "max_depth": 4, "nats": 0.03}
-    return kf.depth_curve(bent(1_500), model="real_nvp", partitions=["half", "mixing"], **settings)
+    settings = QUICK | {"max_epochs": 2, "max_depth": 4, "nats": 0.03}
+    return kf.depth_curve(bent(1_000), model="real_nvp", partitions=["half", "mixing"], **settings)
 
 
 def test_gains_are_differences_of_the_likelihood_on_held_out_rows(curve):

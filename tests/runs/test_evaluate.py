@@ -54,7 +54,7 @@ def test_percentiles_of_new_rows_are_uniform_and_right_next_to_a_bound(tmp_path)
         np.save(tmp_path / f"{name}.npy", rows)
     source = TableConfig(str(tmp_path / "x.npy"), bounds=["x0=1,"])
     model = ModelConfig("spline", {"depth": 2, "hidden": (16,), "start": "gaussianize"})
-    run = fit_run(source, model, tmp_path / "run", progress=False, max_epochs=5)
+    run = fit_run(source, model, tmp_path / "run", progress=False, max_epochs=2)
     parts, flow = source.load(), kf.load(run.folder)
     held_out = np.concatenate([parts.validation.values, parts.test.values])
     with torch.no_grad():

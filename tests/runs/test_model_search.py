@@ -367,9 +367,9 @@ def test_each_model_has_its_learning_rate_unless_the_search_names_one():
 def test_the_model_of_one_column_is_a_curve_and_nothing_races(monkeypatch):
     """A spike of 5 % of the rows: couplings alone would be a Gaussian, 0.9 nats worse."""
     monkeypatch.setattr(module, "candidates", candidates)
-    x = np.random.default_rng(0).normal(size=(4000, 1))
-    x[:200] = 3 + x[:200] / 100
-    result = kf.fit_auto(x, max_epochs=40, progress=False)
+    x = np.random.default_rng(0).normal(size=(2000, 1))
+    x[:100] = 3 + x[:100] / 100
+    result = kf.fit_auto(x, max_epochs=10, progress=False)
     assert "a curve is fitted to the one column" in result.notes[-1]
     assert -result.flow.log_prob(x).mean() < 1.5
 

@@ -1,6 +1,7 @@
 """The native backend computes what Python does, up to rounding, on any threads and processor."""
 
 import copy
+import itertools
 import re
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
+from cases import alternating
 from kappaflow import native as package
 from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import NumericalWarning
@@ -91,9 +93,10 @@ def error(result, exact):
 
 
 @pytest.mark.usefixtures("chunked", "backend")
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(
+    ("name", "memory", "way"),
+    [(*case, way) for case, way in alternating(itertools.product(SETTINGS, MEMORY), *WAYS)],
+)
 def test_stacks_are_as_exact_as_in_python(threads, monkeypatch, name, memory, way):
     """Against float64, values and gradients have about the errors of Python, and 1e-6."""
     threads((1, 2, 4)[MEMORY.index(memory)])
