@@ -59,6 +59,14 @@ def alternating(names: Iterable[str], *values: Any) -> list[tuple[str, Any]]:  #
     return list(zip(names, cycle(values), strict=False))
 
 
+def bent_rows(rows: int, seed: int = 0) -> Tensor:
+    """Returns rows of three columns, each a nonlinear function of the one before, with noise."""
+    x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed))
+    x[:, 1] += x[:, 0] ** 2
+    x[:, 2] += torch.sin(2 * x[:, 1])
+    return x
+
+
 def affine(
     partition: kf.Partition, hidden=(8,), context=0, residual=False, **settings
 ) -> kf.AffineCoupling:

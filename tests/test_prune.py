@@ -7,19 +7,11 @@ import pytest
 import torch
 
 import kappaflow as kf
+from cases import bent_rows
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
 
-
-def bent(rows, seed):
-    """Returns rows of three columns, each a nonlinear function of the one before, with noise."""
-    x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed))
-    x[:, 1] += x[:, 0] ** 2
-    x[:, 2] += torch.sin(2 * x[:, 1])
-    return x
-
-
-TRAIN, VALIDATION, TEST = bent(1_500, 0), bent(500, 1), bent(2_000, 2)
+TRAIN, VALIDATION, TEST = bent_rows(1_500, 0), bent_rows(500, 1), bent_rows(2_000, 2)
 
 
 @pytest.fixture(scope="module")

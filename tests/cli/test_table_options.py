@@ -150,11 +150,8 @@ TRAINED = {
     "a context that is constant": (np.c_[few(4, 1), np.full(4, 3.0)], ("--context", "c1")),
     "four rows and padding": (few(4, 1), ("--padding", 1)),
     "five rows within bounds": (np.exp(few(5)), ("--bounds", "c0=positive", "c1=0,100")),
-    "twelve rows, six against six, a budget and splines": (
-        few(12),
-        (*("--where", "kind=a", "--against", "kind=b"), "--model", "spline")
-        + ("--condition-budget", 10),
-    ),
+    "twelve rows, six against six": (few(12), ("--where", "kind=a", "--against", "kind=b")),
+    "a budget, splines": (few(12), ("--model", "spline", "--condition-budget", 10)),
 }
 
 

@@ -8,16 +8,9 @@ import torch
 from scipy import stats
 
 import kappaflow as kf
+from cases import bent_rows
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
-
-
-def bent(rows, seed):
-    """Returns rows of three columns, each a nonlinear function of the one before, with noise."""
-    x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(seed))
-    x[:, 1] += x[:, 0] ** 2
-    x[:, 2] += torch.sin(2 * x[:, 1])
-    return x
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +18,7 @@ def flow():
     """Returns a trained flow of six couplings."""
     torch.manual_seed(0)
     flow = kf.spline(3, depth=6, hidden=(24,))
-    kf.fit(flow, bent(2_000, 0), max_epochs=15, learning_rate=5e-3, progress=False)
+    kf.fit(flow, bent_rows(2_000, 0), max_epochs=15, learning_rate=5e-3, progress=False)
     return flow.eval()
 
 
@@ -37,7 +30,7 @@ def with_layers(flow, change):
 
 def test_gains_add_up_to_the_gain_over_a_gaussian(flow):
     """That Gaussian is scipy's, fitted to the training rows, in the units of the flow."""
-    train, x = bent(2_000, 0), bent(1_500, 1)
+    train, x = bent_rows(2_000, 0), bent_rows(1_500, 1)
     gains = kf.depth_gains(flow, x, train=train.numpy())
     with torch.no_grad():
         own = flow.log_prob(x).double().numpy()
@@ -49,7 +42,7 @@ def test_gains_add_up_to_the_gain_over_a_gaussian(flow):
 
 def test_the_errors_of_gains_are_those_of_a_bootstrap(flow):
     """The bootstrap draws rows again, and measures everything again."""
-    train, x = (bent(500, 0), None), bent(300, 1)
+    train, x = (bent_rows(500, 0), None), bent_rows(300, 1)
     gains = kf.depth_gains(flow, x, train=train)
     rng = torch.Generator().manual_seed(0)
     draws = [torch.randint(len(x), (len(x),), generator=rng) for _ in range(40)]
@@ -65,7 +58,7 @@ def test_a_dead_layer_a_copy_and_an_undoing_pair_are_named(flow):
         dead = next(iter(kf.spline(3, depth=1, hidden=(8,)).core))
         return [*layers[:3], kf.Inverse(twin), twin, *layers[3:5], dead, layers[5]]
 
-    gains = kf.depth_gains(with_layers(flow, change), bent(1_000, 1))
+    gains = kf.depth_gains(with_layers(flow, change), bent_rows(1_000, 1))
     assert gains.idle == (7,)
     assert gains.pairs == ((2, 3),)
     assert gains.copies == ((2, 4),)
@@ -76,7 +69,7 @@ def test_a_dead_layer_a_copy_and_an_undoing_pair_are_named(flow):
 
 def test_a_flow_that_was_trained_has_nothing_to_name(flow):
     """Without each layer it loses much, and the loss is that of the flow without it."""
-    x = bent(500, 1)
+    x = bent_rows(500, 1)
     gains = kf.depth_gains(flow, x)
     assert not (gains.idle or gains.pairs or gains.copies)
     without = with_layers(flow, lambda layers: [*layers[:1], *layers[2:]])
@@ -87,7 +80,7 @@ def test_a_flow_that_was_trained_has_nothing_to_name(flow):
 
 def test_a_profile_that_is_known_is_not_measured_again(flow):
     """Its condition numbers are those of the gains."""
-    x = bent(200, 1)
+    x = bent_rows(200, 1)
     profile = kf.profile(flow, x[:16])
     gains = kf.depth_gains(flow, x, profile=profile)
     assert torch.equal(gains.condition_number, profile.condition_number.quantile(0.95, dim=1))
@@ -98,7 +91,7 @@ def test_a_linear_layer_gains_nothing_but_a_flow_may_need_it(flow):
     """A Gaussian is as good before a permutation as after it; the flow is not without it."""
     swap = kf.bijections.Permutation((2, 0, 1))
     moved = with_layers(flow, lambda layers: [swap, kf.Inverse(copy.deepcopy(swap)), *layers])
-    gains = kf.depth_gains(moved, bent(1_000, 1))
+    gains = kf.depth_gains(moved, bent_rows(1_000, 1))
     assert gains.nats[:2].abs().max() < 1e-6 < gains.losses[:2].min()
     assert gains.idle == () == gains.pairs
 
@@ -134,7 +127,7 @@ def test_a_flow_of_another_library_has_gains_too():
     """Its layers have the names that wrap gives them."""
     zuko = pytest.importorskip("zuko")
     torch.manual_seed(0)
-    x = bent(600, 0)
+    x = bent_rows(600, 0)
     wrapped = kf.wrap(zuko.flows.NSF(3, transforms=2, hidden_features=(16,)))
     gains = kf.depth_gains(wrapped, x)
     with torch.no_grad():
@@ -147,13 +140,16 @@ def test_a_flow_of_another_library_has_gains_too():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"x": bent(7, 0)}, "needs more rows: give at least 8 rows as 'x', or 4 as 'train'"),
-        ({"x": bent(1, 0)}, "'x' should hold at least two rows"),
+        ({"x": bent_rows(7, 0)}, "needs more rows: give at least 8 rows as 'x', or 4 as 'train'"),
+        ({"x": bent_rows(1, 0)}, "'x' should hold at least two rows"),
         ({"x": torch.ones(100, 3)}, "is constant or a linear function of others"),
-        ({"x": bent(50, 0), "train": (bent(50, 0)[:, :2], None)}, "'train' should hold rows"),
-        ({"x": bent(50, 0), "weights": torch.ones(5)}, "'weights' should be 50 numbers"),
-        ({"x": bent(50, 0), "weights": -torch.ones(50)}, "'weights' should be 50 numbers"),
-        ({"flow": "flow", "x": bent(50, 0)}, "'flow' should be a Flow, got str"),
+        (
+            {"x": bent_rows(50, 0), "train": (bent_rows(50, 0)[:, :2], None)},
+            "'train' should hold rows",
+        ),
+        ({"x": bent_rows(50, 0), "weights": torch.ones(5)}, "'weights' should be 50 numbers"),
+        ({"x": bent_rows(50, 0), "weights": -torch.ones(50)}, "'weights' should be 50 numbers"),
+        ({"flow": "flow", "x": bent_rows(50, 0)}, "'flow' should be a Flow, got str"),
     ],
     ids=["few rows", "one row", "constant", "train", "weights", "negative", "flow"],
 )

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from cases import bent_rows
 from kappaflow.cli.app import main
 from kappaflow.errors import ArgumentError
 from kappaflow.report.depth import DepthCurve, DepthPoint, Rewritten, depth_chart
@@ -15,19 +16,13 @@ from kappaflow.runs.depth_theory import linear_part
 QUICK = {"hidden": (16,), "progress": False}
 
 
-def bent(rows):
-    """Returns rows of three columns, each a nonlinear function of the one before, with noise."""
-    x = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0))
-    x[:, 1] += x[:, 0] ** 2
-    x[:, 2] += torch.sin(2 * x[:, 1])
-    return x
-
-
 @pytest.fixture(scope="module")
 def curve():
     """Returns the curve of a bent table, with two partitions."""
     settings = QUICK | {"max_epochs": 2, "max_depth": 4, "nats": 0.03}
-    return kf.depth_curve(bent(1_000), model="real_nvp", partitions=["half", "mixing"], **settings)
+    return kf.depth_curve(
+        bent_rows(1_000), model="real_nvp", partitions=["half", "mixing"], **settings
+    )
 
 
 def test_gains_are_differences_of_the_likelihood_on_held_out_rows(curve):
@@ -74,9 +69,11 @@ def test_images_have_a_curve_of_the_steps_of_a_glow(tmp_path, capsys):
 
 def test_a_run_is_not_a_folder_of_a_curve(tmp_path):
     """Its files would be mixed with those of the curve."""
-    kf.fit(kf.nice(3, depth=2, hidden=(8,)), bent(90), max_epochs=1, out=tmp_path, progress=False)
+    kf.fit(
+        kf.nice(3, depth=2, hidden=(8,)), bent_rows(90), max_epochs=1, out=tmp_path, progress=False
+    )
     with pytest.raises(ArgumentError, match="is one of a run"):
-        kf.depth_curve(bent(90), out=tmp_path, progress=False)
+        kf.depth_curve(bent_rows(90), out=tmp_path, progress=False)
 
 
 def point(depth, nll, gain=None, error=0.01, partition="half", score=1.0):
@@ -124,7 +121,7 @@ def test_json_and_chart_have_the_recommended_depth():
 
 def test_the_command_resumes_and_writes_a_page(tmp_path, capsys):
     """A second call trains nothing and gives the same figures."""
-    np.savetxt(tmp_path / "a.csv", bent(900), header="a,b,c", comments="", delimiter=",")
+    np.savetxt(tmp_path / "a.csv", bent_rows(900), header="a,b,c", comments="", delimiter=",")
     out = tmp_path / "out"
     command = [
         "depth", str(tmp_path / "a.csv"), "--out", str(out), "--partitions", "half", "random",
@@ -147,14 +144,14 @@ def test_the_command_resumes_and_writes_a_page(tmp_path, capsys):
 def test_partitions_in_parallel_give_the_same_curve():
     """Each in its own process."""
     settings = QUICK | {"max_epochs": 2, "max_depth": 2, "partitions": ["half", "random"]}
-    first, second = (kf.depth_curve(bent(400), processes=n, **settings) for n in (1, 2))
+    first, second = (kf.depth_curve(bent_rows(400), processes=n, **settings) for n in (1, 2))
     assert [p.nll for p in first.points] == [p.nll for p in second.points]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data": bent(90)[:, :1]}, "at least two columns"),
+        ({"data": bent_rows(90)[:, :1]}, "at least two columns"),
         ({"model": "nice"}, "'model' should be"),
         ({"partitions": ["quarter"]}, "'partitions' should be"),
         ({"partitions": []}, "should name some of half"),
@@ -187,7 +184,7 @@ def test_partitions_in_parallel_give_the_same_curve():
 def test_what_has_no_depth_curve_is_refused(arguments, message):
     """Before anything is trained."""
     with pytest.raises(ArgumentError, match=message):
-        kf.depth_curve(**{"data": bent(90), "progress": False, **arguments})
+        kf.depth_curve(**{"data": bent_rows(90), "progress": False, **arguments})
 
 
 @pytest.mark.parametrize("features", [3, 4])
