@@ -1,7 +1,7 @@
 """Every bijection and every recipe keeps the public contract, in float64 and in float32.
 
-All cases run in float64, where the tolerance is smallest, and the first case of each name in
-float32; the slow tests run the other cases in float32, and flows whose contract takes a second.
+Of several cases of one name the first runs in float32; all others run in float64, where the
+tolerance is smallest. The slow tests run each case in its other dtype, and long ones.
 """
 
 import pytest
@@ -12,17 +12,24 @@ from cases import AUGMENTATIONS, BIJECTIONS, FLOWS, public_classes
 from kappaflow import flows, registry
 from kappaflow.testing import check_bijection, check_flow
 
-LONG = ("jet", "real_nvp_image", "spline, bounds, circles")  # shorter cases are alike
+LONG = (  # shorter cases are alike
+    "autoregressive, context",
+    "glow",
+    "jet",
+    "real_nvp_image",
+    "spline, bounds, circles",
+)
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
 def in_each_dtype(cases):
     """Returns a parameter for each case and dtype."""
-    first = {name.partition(",")[0]: name for name in reversed(cases)}.values()
-    for name in cases:
-        slow = {"float64": name in LONG, "float32": name in LONG or name not in first}
+    kinds = [name.partition(",")[0] for name in cases]
+    for i, name in enumerate(cases):
+        is_first = kinds.index(kinds[i]) == i and kinds.count(kinds[i]) > 1
+        quick = None if name in LONG else "float32" if is_first else "float64"
         for dtype in DTYPES:
-            yield pytest.param(name, dtype, marks=pytest.mark.slow if slow[dtype] else ())
+            yield pytest.param(name, dtype, marks=() if dtype == quick else pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*in_each_dtype(BIJECTIONS)])

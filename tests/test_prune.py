@@ -11,7 +11,7 @@ from cases import bent_rows
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
 
-TRAIN, VALIDATION, TEST = bent_rows(1_500, 0), bent_rows(500, 1), bent_rows(2_000, 2)
+TRAIN, VALIDATION, TEST = bent_rows(1_000, 0), bent_rows(500, 1), bent_rows(2_000, 2)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_layers_that_do_nothing_go_first(flow):
 
 def test_the_loss_is_within_the_tolerance_and_the_flow_is_shorter(flow):
     """It is what the flows lose on other rows too; a larger tolerance lets more layers go."""
-    small, large = (pruned(flow, nats=nats, max_epochs=10) for nats in (0.06, 0.6))
+    small, large = (pruned(flow, nats=nats, max_epochs=6) for nats in (0.06, 0.6))
     assert 1 <= large.kept < small.kept < 6
     for result, nats in ((small, 0.06), (large, 0.6)):
         assert result.loss + result.standard_error <= nats

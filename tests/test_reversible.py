@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import itertools
 import warnings
 import weakref
 
@@ -70,10 +71,13 @@ def in_mode(bijection, memory):
 JOINED = {"ImageChain"}  # runs layers together without a mode: equal up to rounding
 
 
-@pytest.mark.parametrize("direction", WAYS)
-@pytest.mark.parametrize(("name", "dtype"), alternating(BIJECTIONS, torch.float64, torch.float32))
-def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dtype):
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    alternating(BIJECTIONS, *itertools.product((torch.float64, torch.float32), WAYS)),
+)
+def test_every_bijection_has_the_same_gradients_in_each_mode(name, setting):
     """Bit for bit when stored or recomputed, up to the rounding of the inverse otherwise."""
+    dtype, direction = setting
     bijection, x, context = BIJECTIONS[name].build(dtype)
     if context is not None:
         context.requires_grad_()
@@ -99,11 +103,13 @@ def test_every_bijection_has_the_same_gradients_in_each_mode(name, direction, dt
             assert same_bits(actual, expected)
 
 
-@pytest.mark.parametrize("direction", WAYS)
-@pytest.mark.parametrize("name", CONDITIONERS)
-@pytest.mark.parametrize("memory", ["recompute", "invert"])
-def test_any_network_can_be_run_again(memory, name, direction):
+@pytest.mark.parametrize(
+    ("case", "direction"),
+    alternating(itertools.product(["recompute", "invert"], CONDITIONERS), *WAYS),
+)
+def test_any_network_can_be_run_again(case, direction):
     """Random numbers, batch statistics and power iterations are those of the one forward pass."""
+    memory, name = case
     chains = [chain_of(35, m, CONDITIONERS[name]).double() for m in ("store", memory)]
     (expected, stored), (actual, again) = (
         (gradients(chain, rows_of(), direction=direction), torch.get_rng_state())

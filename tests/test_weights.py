@@ -345,11 +345,13 @@ def functions_with_weights():
     root, names = Path(kf.__file__).parent, set()
     for path in root.rglob("*.py"):
         module = ".".join(path.relative_to(root).with_suffix("").parts)
-        owners = [] if module.startswith(OF_NETWORKS) else ast.walk(ast.parse(path.read_text()))
-        for owner in owners:
-            if isinstance(owner, ast.Module | ast.ClassDef):
-                name = f"{module}.{owner.name}" if isinstance(owner, ast.ClassDef) else module
-                names |= {f"{name}.{node.name}" for node in owner.body if takes_weights(node)}
+        text = path.read_text()
+        if module.startswith(OF_NETWORKS) or "weight" not in text:
+            continue
+        tree = ast.parse(text)
+        for owner in [tree, *(node for node in tree.body if isinstance(node, ast.ClassDef))]:
+            name = f"{module}.{owner.name}" if owner is not tree else module
+            names |= {f"{name}.{node.name}" for node in owner.body if takes_weights(node)}
     return names
 
 
@@ -380,11 +382,10 @@ def same_model(monkeypatch):
 @pytest.mark.usefixtures("same_model")
 @pytest.mark.parametrize("name", CASES)
 def test_a_weight_of_two_equals_the_row_given_twice(name):
-    """Also as weights of any other size, and not without weights."""
+    """As weights of any size, and not without weights."""
     function = CASES[name]
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if name in IN_SINGLE_PRECISION else {"rtol": 1e-9}
-    by_weight = np.asarray(function(ROWS, COUNTS))
-    np.testing.assert_allclose(function(ROWS, 0.3 * COUNTS), by_weight, **tolerance)
+    by_weight = np.asarray(function(ROWS, 0.3 * COUNTS))
     repeated = np.asarray(function(np.repeat(ROWS, COUNTS, axis=0), None))
     np.testing.assert_allclose(by_weight, repeated, **tolerance)
     with pytest.raises(AssertionError, match="Not equal|not match|mismatch"):

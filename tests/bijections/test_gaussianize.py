@@ -109,7 +109,7 @@ def test_training_gives_a_line_its_share():
     flow = kf.spline(1, start="gaussianize")
     flow.standardization.fit(rows(0.02).float())
     x = rows(0.1).float()
-    flow = kf.fit(flow, x, max_epochs=30, learning_rate=0.02, progress=False).flow
+    flow = kf.fit(flow, x, max_epochs=15, learning_rate=0.02, progress=False).flow
     share = ((flow.sample(20_000) - 1).abs() < 0.004).float().mean()
     assert abs(share - ((x - 1).abs() < 0.004).float().mean()) < 0.02
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -211,19 +212,20 @@ def test_help_of_fit_shows_the_common_options_first(run):
     assert common.count("--") < 25 and "--max-time-s" in common and "--bins" not in common
 
 
-def test_python_dash_m_is_the_command():
+def test_python_dash_m_is_the_command(monkeypatch, capsys):
     """`python -m kappaflow --version` prints the version, and which backend runs."""
-    done = subprocess.run(
-        [sys.executable, "-m", "kappaflow", "--version"], capture_output=True, text=True
-    )
-    assert done.stdout.strip() == f"{kf.__version__}, {describe()}"
+    monkeypatch.setattr(sys, "argv", ["kappaflow", "--version"])
+    runpy.run_module("kappaflow", run_name="__main__")
+    assert capsys.readouterr().out.strip() == f"{kf.__version__}, {describe()}"
 
 
 @pytest.mark.skipif(
     torch.version.cuda is not None and not torch.cuda.is_available(),
     reason="torch would call the missing driver",
 )
-@pytest.mark.parametrize("command", ["sample", "score", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["sample", "score", pytest.param("doctor", marks=pytest.mark.slow)]
+)
 def test_a_cuda_device_is_mentioned_once_where_it_is_not_used(
     run, finished, table, monkeypatch, command
 ):

@@ -39,7 +39,7 @@ MODELS = {  # options, and arguments in the description of the model
         {"depth": 16, "partition": "random-half"},
     ),
 }
-QUICK = ("spline", "given", "realnvp")
+QUICK = ("spline", "realnvp")
 
 
 @pytest.mark.parametrize(

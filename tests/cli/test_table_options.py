@@ -153,9 +153,12 @@ TRAINED = {
     "twelve rows, six against six": (few(12), ("--where", "kind=a", "--against", "kind=b")),
     "a budget, splines": (few(12), ("--model", "spline", "--condition-budget", 10)),
 }
+LONG = ("four rows and padding", "a budget, splines")
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in TRAINED]
+)
 def test_a_few_rows_make_a_run_that_every_command_can_read(name, tmp_path, run):
     """The verdict says so; no number is nan or inf, and no other library warns."""
     x, options = TRAINED[name]

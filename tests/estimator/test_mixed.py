@@ -171,7 +171,7 @@ def test_text_among_features_becomes_labels():
     features["region"] = features["region"].fillna("west")
     target = features["region"].map(dict(zip(LABELS, (0.0, 4.0, 8.0), strict=True)))
     target = target + np.random.default_rng(0).normal(size=200)
-    settings = SMALL | {"max_epochs": 40, "batch_size": 20}
+    settings = SMALL | {"max_epochs": 25, "batch_size": 20}
     density = ConditionalFlowDensity(**settings).fit(features, target)
     assert density.flow_.context_columns == ("visits", *(f"region={name}" for name in LABELS))
     assert any("column 'name' is left out" in note for note in density.notes_)

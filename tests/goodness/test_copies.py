@@ -113,7 +113,7 @@ def together(samples, train, held_out):
     "change",
     [
         lambda *parts: parts,
-        lambda *parts: [np.round(part) for part in parts],
+        pytest.param(lambda *parts: [np.round(part) for part in parts], marks=pytest.mark.slow),
         together,
         lambda samples, *rows: (np.repeat(samples[:30] / 3, 5, axis=0), *rows),
     ],

@@ -113,7 +113,7 @@ def test_a_small_divergence_of_a_large_table_is_good():
     """KL 0.0005 is significant at 20,000 rows and negligible; 20 times as much is not."""
     rows = draws(0, 20_000, 1)
     assert kf.two_sample(normal(location=0.0005**0.5 * 2**0.5), rows).level == "good"
-    result = kf.two_sample(normal(location=0.2), rows)
+    result = kf.two_sample(normal(location=0.2), rows[:5_000])
     assert result.level in {"care", "bad"}
     assert result.nats == pytest.approx(0.02, abs=0.01)
 
@@ -276,9 +276,9 @@ def test_what_is_not_checked_has_its_reason(name):
 
 def test_a_headline_does_not_contradict_its_deviations():
     """A negligible difference is mentioned, and is not next to one that matters."""
-    rows = draws(0, 20_000, 2)
+    rows = draws(0, 10_000, 2)
     assert Goodness(kf.two_sample(normal(2, location=0.06), rows)).sentences == [
-        "Samples match 20,000 held-out rows in all columns and pairs tested, up to negligible "
+        "Samples match 10,000 held-out rows in all columns and pairs tested, up to negligible "
         "differences."
     ]
     assert Goodness(kf.two_sample(normal(), rows[:500, :1])).sentences == [

@@ -20,7 +20,7 @@ def labeled(seed, count, classes=2):
     return pd.DataFrame({"a": x[:, 0], "kind": kind + 5.0, "b": x[:, 1], "y": y})
 
 
-@pytest.mark.parametrize(("target", "classes"), [("kind", 2), ("kind", 3), ("y", 2)])
+@pytest.mark.parametrize(("target", "classes"), [("kind", 3), ("y", 2)])
 def test_real_samples_are_useful_and_shuffled_ones_are_not(target, classes):
     """Within two errors of real rows, and many errors below."""
     train, test, fresh = (labeled(seed, 400, classes) for seed in (1, 2, 3))

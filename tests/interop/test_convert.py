@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import kappaflow as kf
+from cases import alternating
 from interop import coupling_flows
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # torch deprecations
@@ -60,8 +61,7 @@ def moments(name, original):
     return torch.zeros(()), torch.ones(())
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(("name", "seed"), alternating(ALL, 0, 1))
 @torch.no_grad()
 def test_a_converted_flow_is_the_same_function(name, seed):
     """log_prob and both directions agree, and the original is unchanged."""

@@ -120,10 +120,13 @@ def test_there_is_one_sample_per_context(name):
     assert wrapped.sample(2, contexts()).shape == (2, 6, foreign.FEATURES)
 
 
+QUICK = ("FrEIA AllInOne", "nflows RealNVP", "torch", "torchflows RealNVP")
+
+
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow) if name.endswith("NSF") else name
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
         for name in foreign.VECTORS
     ],
 )

@@ -21,7 +21,7 @@ def curve():
     """Returns the curve of a bent table, with two partitions."""
     settings = QUICK | {"max_epochs": 2, "max_depth": 4, "nats": 0.03}
     return kf.depth_curve(
-        bent_rows(1_000), model="real_nvp", partitions=["half", "mixing"], **settings
+        bent_rows(600), model="real_nvp", partitions=["half", "mixing"], **settings
     )
 
 
@@ -121,15 +121,15 @@ def test_json_and_chart_have_the_recommended_depth():
 
 def test_the_command_resumes_and_writes_a_page(tmp_path, capsys):
     """A second call trains nothing and gives the same figures."""
-    np.savetxt(tmp_path / "a.csv", bent_rows(900), header="a,b,c", comments="", delimiter=",")
+    np.savetxt(tmp_path / "a.csv", bent_rows(400), header="a,b,c", comments="", delimiter=",")
     out = tmp_path / "out"
     command = [
         "depth", str(tmp_path / "a.csv"), "--out", str(out), "--partitions", "half", "random",
-        "--hidden", "8", "--max-depth", "4", "--max-epochs", "2", "--quiet",
+        "--hidden", "8", "--max-depth", "2", "--max-epochs", "1", "--quiet",
     ]  # fmt: skip
     assert main(command) == 0
     assert f"The page is {out / 'index.html'}" in capsys.readouterr().out
-    weights = out / "half-4" / "model.safetensors"
+    weights = out / "half-2" / "model.safetensors"
     written = weights.stat().st_mtime_ns
     assert main([*command, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

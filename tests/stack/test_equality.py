@@ -94,7 +94,6 @@ ADDITIVE = (
     "residual blocks",
     "paired",
     "1100 rows, context",
-    "three blocks, permuted, context",
 )
 
 

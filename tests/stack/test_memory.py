@@ -55,9 +55,9 @@ def couplings(kind, memory, depth=3, *, context_features=0, dropout=0.0):
 @KINDS
 @DIRECTIONS
 def test_gradients_are_those_of_plain_autograd(direction, kind, memory):
-    """With respect to points, contexts and weights, over two segments, for no and one row too."""
+    """With respect to points, contexts and weights, over two segments, for no row too."""
     plain, module = (couplings(kind, m, 34, context_features=2) for m in (None, memory))
-    for count in (16, 1, 0):
+    for count in (16, 0):
         x, context = rows_of(count), rows_of(count, 2, seed=1).requires_grad_()
         expected, actual = (gradients(m, x, context, direction) for m in (plain, module))
         if count:

@@ -1,6 +1,7 @@
 """A checkpoint and the metrics next to it: what is where, and what is made of them together."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -17,18 +18,27 @@ def small():
     return small_of(2, depth=2, hidden=(4,))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def x():
     """Some rows."""
     return torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.fixture
-def stopped(tmp_path, x, each_epoch):
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory, x):
     """The folder of a run of five epochs that was stopped after its third."""
-    with pytest.raises(KeyboardInterrupt):
-        kf.fit(small(), x, max_epochs=5, out=tmp_path / "run", callbacks=[Interrupt(4)])
-    return tmp_path / "run"
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        with pytest.raises(KeyboardInterrupt):
+            kf.fit(small(), x, max_epochs=5, out=folder, callbacks=[Interrupt(4)])
+    return folder
+
+
+@pytest.fixture
+def stopped(interrupted, tmp_path, each_epoch):
+    """A copy of that folder, which may be changed."""
+    return shutil.copytree(interrupted, tmp_path / "run")
 
 
 def losses(run):
@@ -155,13 +165,13 @@ def test_control_c_while_the_end_is_written_loses_no_epoch(tmp_path, x, monkeypa
     monkeypatch.setattr("kappaflow.training.run_folder.SECONDS_BETWEEN_CHECKPOINTS", 1e9)
     write, calls = getattr(run_folder, moment), []
 
-    def interrupted(*arguments):
+    def interrupting(*arguments):
         calls.append(arguments)
         if len(calls) == call:
             raise KeyboardInterrupt
         return write(*arguments)
 
-    monkeypatch.setattr(run_folder, moment, interrupted)
+    monkeypatch.setattr(run_folder, moment, interrupting)
     with pytest.raises(KeyboardInterrupt) as stopped:
         kf.fit(small(), x, max_epochs=5, out=tmp_path / "run")
     assert stopped.value.__notes__ == [

@@ -41,14 +41,13 @@ def overfitted():
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 TRAININGS = {
-    "60 epochs, few with conditioning": lambda: (small(), X, {"max_epochs": 60}),
+    "25 epochs, few with conditioning": lambda: (small(2), PLANE, {"max_epochs": 25}),
     "dropout": lambda: (small(dropout=0.3), X, {}),
     "overfitted": overfitted,
     "budget": lambda: (small(), X, {"condition_budget": 3.0, "learning_rate": 2e-2}),
     "bounds": lambda: (kf.spline(2, depth=2, hidden=(8,)), PLANE.abs(), {"bounds": BOUNDS}),
     "another library": lambda: (Theirs(), PLANE, {"learning_rate": 0.05}),
     "float16": lambda: (with_overflows(), PLANE, {"precision": "fp16", "batch_size": 50}),
-    "sgd": lambda: (small(2), PLANE, {"optimizer": SGD}),
     "sgd, one cycle": lambda: (small(2), PLANE, {"optimizer": SGD, "scheduler": ONE_CYCLE}),
     "adam, steps": lambda: (small(2), PLANE, {"optimizer": ADAM, "scheduler": STEPS}),
     "rmsprop, plateau": lambda: (small(2), PLANE, {"optimizer": RMSPROP, "scheduler": PLATEAU}),
@@ -56,7 +55,8 @@ TRAININGS = {
     "nadam, milestones": lambda: (small(2), PLANE, {"optimizer": optim.NAdam, "scheduler": AT}),
     "images": lambda: (small_glow(), digits(), {"batch_size": 64}),
 }
-LONG = {"dropout", "overfitted", "budget", "bounds", "float16", "images"}
+LONG = {"dropout", "overfitted", "budget", "bounds", "float16", "images", "adam, steps"}
+LONG |= {"adamw, cosine", "nadam, milestones"}
 
 
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")

@@ -115,7 +115,7 @@ def special_maps(d, rng):
         yield np.linalg.inv(inverse)
 
 
-@pytest.mark.parametrize("d", [1, 2, 3])
+@pytest.mark.parametrize("d", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_six_couplings_make_every_map_of_odd_size(d):
     """Theorem F, in each case of its proof."""
     for T in special_maps(d, np.random.default_rng(10 + d)):
