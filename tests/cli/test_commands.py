@@ -215,7 +215,8 @@ def test_help_of_fit_shows_the_common_options_first(run):
 def test_python_dash_m_is_the_command(monkeypatch, capsys):
     """`python -m kappaflow --version` prints the version, and which backend runs."""
     monkeypatch.setattr(sys, "argv", ["kappaflow", "--version"])
-    runpy.run_module("kappaflow", run_name="__main__")
+    with pytest.raises(SystemExit, match="^0$"):
+        runpy.run_module("kappaflow", run_name="__main__")
     assert capsys.readouterr().out.strip() == f"{kf.__version__}, {describe()}"
 
 

@@ -1,6 +1,7 @@
 """A correct flow, alone and in the form of another library, into which tests plant one fault."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -92,8 +93,10 @@ def codes(diagnosis, start=""):
     return {finding.code for finding in diagnosis.findings if finding.code.startswith(start)}
 
 
+doctor = partial(diagnose_rows, compares_samples=False)
+
+
 def findings(flow, x=..., context=None, **options):
     """The findings on the map by code, at rows of N(0, I) unless others are given."""
-    x = points() if x is ... else x
-    diagnosis = diagnose_rows(flow, x, context, compares_samples=False, **options)
+    diagnosis = doctor(flow, points() if x is ... else x, context, **options)
     return {finding.code: finding for finding in diagnosis.findings}

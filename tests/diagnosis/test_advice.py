@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import kappaflow as kf
+from diagnosis.faulty import doctor
 from kappaflow import wrap
 from kappaflow.diagnosis.advice import BOUNDS, CLIPS, bound_scales
 
@@ -103,7 +104,7 @@ def test_the_arguments_in_the_fix_remove_the_finding(make):
         flow, x = make(bounded=bounded)
         if bounded and isinstance(flow, nn.Module):
             flow, x = flow.double(), x.double()
-        diagnoses.append(kf.doctor(flow, x))
+        diagnoses.append(doctor(flow, x))
     before, after = diagnoses
     assert codes <= {finding.code for finding in before.findings}
     assert any(snippet in finding.fix for finding in before.findings)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from diagnosis.faulty import doctor
 from kappaflow.testing.contract import jittered
 
 
@@ -26,7 +27,7 @@ def test_a_healthy_flow_on_circles_has_no_finding():
     torch.manual_seed(0)
     flow = kf.spline(2, depth=4, hidden=(16,), bounds=["circular"] * 2)
     flow.standardization.fit(angles())
-    assert kf.doctor(jittered(flow), angles()).findings == ()
+    assert doctor(jittered(flow), angles()).findings == ()
 
 
 def test_a_layer_that_loses_points_of_a_circle_far_out_is_found():
@@ -44,7 +45,7 @@ def test_a_layer_that_loses_points_of_a_circle_far_out_is_found():
         Sticky(),
         kf.bijections.CircleToLine(2, [0, 1], half_period=5.0),
     ]
-    diagnosis = kf.doctor(kf.Flow(kf.StandardNormal(2), kf.Chain(parts)), angles().clamp(-2, 2))
+    diagnosis = doctor(kf.Flow(kf.StandardNormal(2), kf.Chain(parts)), angles().clamp(-2, 2))
     assert {"KF202", "KF303"} & {finding.code for finding in diagnosis.findings}
 
 
@@ -59,14 +60,14 @@ def test_a_layer_that_loses_points_of_a_circle_far_out_is_found():
 def test_samples_next_to_an_end_have_no_reliable_density_in_float32(bounds, width, warns):
     """KF206: an end where the density has no bound, unless float32 resolves it, as next to 0."""
     flow = cut(bounds, width)
-    diagnosis = kf.doctor(flow, flow.sample(64).detach())
+    diagnosis = doctor(flow, flow.sample(64).detach())
     by_code = {finding.code: finding for finding in diagnosis.findings}
     assert ("KF206" in by_code) == warns
     if warns:
         finding = by_code["KF206"]
         assert finding.severity == "warning" and finding.evidence["worst_nats"] > 1
         assert "float32" in finding.cause and "float64" in finding.fix
-        assert "KF206" not in {finding.code for finding in kf.doctor(flow.double()).findings}
+        assert "KF206" not in {finding.code for finding in doctor(flow.double()).findings}
 
 
 def test_padded_flows_are_measured_through_their_bounds():
@@ -74,5 +75,5 @@ def test_padded_flows_are_measured_through_their_bounds():
     scales = kf.bijections.ElementwiseAffine(2, log_scale=[-1.2, 0.0])
     chain = kf.Chain([kf.bijections.Domain([(0, 1), None]), scales])
     flow = kf.Flow(kf.StandardNormal(2), chain, augment=kf.flows.Pad(1))
-    results = kf.doctor(flow, torch.rand(64, 1)).findings
+    results = doctor(flow, torch.rand(64, 1)).findings
     assert "KF206" in {finding.code for finding in results}

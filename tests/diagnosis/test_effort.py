@@ -5,7 +5,7 @@ from torch.distributions import Independent, Normal, TransformedDistribution
 from torch.distributions.transforms import AffineTransform
 
 import kappaflow as kf
-from diagnosis.faulty import codes
+from diagnosis.faulty import codes, doctor
 from kappaflow.cli.app import main
 from kappaflow.diagnosis import diagnose_flow
 from kappaflow.diagnosis.checks.conditioning import growth_of
@@ -25,8 +25,8 @@ CONDITIONAL = (
 
 def both(flow, x, context=None):
     """The codes by default with what was left out, and the codes when thorough."""
-    default = kf.doctor(flow, x, context)
-    thorough = kf.doctor(flow, x, context, thorough=True)
+    default = doctor(flow, x, context)
+    thorough = doctor(flow, x, context, thorough=True)
     return codes(default), codes(thorough), default.measured["not_checked"]
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 import kappaflow as kf
-from diagnosis.faulty import alone, findings, points
+from diagnosis.faulty import alone, doctor, findings, points
 from kappaflow.diagnosis import compare, references
 from kappaflow.diagnosis.references import Reference
 from kappaflow.errors import ArgumentError
@@ -91,18 +91,18 @@ def test_the_doctor_compares_held_out_rows_given_the_training_rows():
     assert "a Gaussian mixture (2 components)" in messages
     assert "100 held-out rows" in diagnosis.verdict
     normal = points(n=2200, features=2)
-    of_normal = kf.doctor(plain_flow(), normal[:200], train=normal[200:])
+    of_normal = doctor(plain_flow(), normal[:200], train=normal[200:])
     assert severities(of_normal) == [("KF501", "note")]
 
 
 def test_without_training_rows_only_worse_is_concluded():
     """Half of the rows fit the references; a few rows are not enough."""
     x = 3 * torch.from_numpy(two_clusters(400)).float()
-    diagnosis = kf.doctor(plain_flow(), x)
+    diagnosis = doctor(plain_flow(), x)
     assert severities(diagnosis) == [("KF501", "warning"), ("KF504", "warning")]
     assert any("fitted to the other half" in one.message for one in diagnosis.findings)
-    assert severities(kf.doctor(plain_flow(), x[:64])) == []
-    healthy = kf.doctor(plain_flow(), points(n=400, features=2))
+    assert severities(doctor(plain_flow(), x[:64])) == []
+    healthy = doctor(plain_flow(), points(n=400, features=2))
     assert severities(healthy) == []
 
 

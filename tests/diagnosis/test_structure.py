@@ -6,7 +6,7 @@ from torch import nn
 
 import kappaflow as kf
 from diagnosis import truth
-from diagnosis.faulty import alone, findings
+from diagnosis.faulty import alone, doctor, findings
 from kappaflow.bijections import ElementwiseAffine
 
 FEATURES = truth.FEATURES
@@ -103,7 +103,7 @@ def net(scale):
 
 def found(flow, code="KF406"):
     """Returns the messages of a check at samples of a flow."""
-    findings = kf.doctor(flow, flow.sample(64).detach()).findings
+    findings = doctor(flow, flow.sample(64).detach()).findings
     return [finding.message for finding in findings if finding.code == code]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from diagnosis.faulty import alone, moved, points, stretching
+from diagnosis.faulty import alone, doctor, moved, points, stretching
 from kappaflow.diagnosis import filter_findings
 
 
@@ -20,7 +20,7 @@ def jacobian(flow, x):
 def test_log_dets_and_singular_values_are_those_of_the_jacobian():
     """By a dense Jacobian that shares no code with the doctor's."""
     flow, x = alone(moved().core).double(), points().double()
-    tables = kf.doctor(flow, x).tables
+    tables = doctor(flow, x).tables
     matrices = torch.stack([jacobian(flow, row) for row in x])
     expected = torch.linalg.slogdet(matrices)[1].tolist()
     for column in ("jacobian", "forward", "inverse"):
@@ -41,7 +41,7 @@ def test_round_trips_far_out_are_those_of_the_flow():
         return torch.where(z > 4, z + 0.5, z), torch.zeros(len(z))
 
     flow = (lambda x: (x, torch.zeros(len(x))), decode)
-    table = kf.doctor(flow, torch.rand(64, 2)).tables["far_out"]
+    table = doctor(flow, torch.rand(64, 2)).tables["far_out"]
     assert table["sigma"] == [0, 2, 4, 6, 8, 10]
     assert table["latent_max"][0] == 0 and 0.02 < table["latent_max"][-1] < 0.2
     assert 0.02 < table["data_max"][-1] < 0.2
@@ -52,7 +52,7 @@ def test_round_trips_far_out_are_those_of_the_flow():
 def test_the_tables_have_each_density():
     """log_prob at the rows and at samples, and the one returned with samples."""
     flow, x = moved().double(), points().double()
-    tables = kf.doctor(flow, x).tables
+    tables = doctor(flow, x).tables
     log_prob = flow.log_prob(x).tolist()
     assert tables["log_prob"]["data"] == pytest.approx(log_prob, rel=1e-6)
     assert tables["densities"]["layers"] == tables["log_prob"]["data"]
@@ -63,7 +63,7 @@ def test_the_tables_have_each_density():
 
 def test_tables_are_small_and_in_the_json():
     """A few numbers per row, with strings for values that are not finite; filtering keeps them."""
-    diagnosis = kf.doctor(alone(stretching(200.0)), points(n=500))
+    diagnosis = doctor(alone(stretching(200.0)), points(n=500))
 
     def refuse(token):
         raise AssertionError(token)
@@ -89,7 +89,7 @@ def test_tables_are_small_and_in_the_json():
 )
 def test_the_dtype_to_use_is_named(scale, dtype, expected):
     """From eps times the condition number, with thresholds of 1e-3 and 1e-2."""
-    diagnosis = kf.doctor(alone(stretching(scale)).to(dtype), 1e-6 * points().to(dtype))
+    diagnosis = doctor(alone(stretching(scale)).to(dtype), 1e-6 * points().to(dtype))
     assert diagnosis.measured["precision"] == expected
 
 

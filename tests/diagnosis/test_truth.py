@@ -8,7 +8,7 @@ import torch
 
 import kappaflow as kf
 from diagnosis import healthy, truth
-from kappaflow.diagnosis.doctor import diagnose_rows
+from diagnosis.faulty import doctor
 
 QUICK = {"uniform base", "inverted transform", "heavy tails", "mixture"}
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 def outcome(case):
     """Returns what the doctor found: the code, the layer, and whether both are right."""
-    results = kf.doctor(case.flow, case.x, make=case.make).findings
+    results = doctor(case.flow, case.x, make=case.make).findings
     right = [finding for finding in results if finding.code == case.code]
     if case.layer is not None:
         right = [finding for finding in right if case.layer in (finding.layer or "")]
@@ -80,13 +80,12 @@ def test_a_consistent_error_is_found_in_any_dimension(size, moved):
             parameter.data.add_(0.2 * torch.randn_like(parameter))
     flow = kf.Flow(kf.StandardNormal((3, size, size)), kf.Chain([layer]))
     by_code = {
-        finding.code: finding
-        for finding in kf.doctor(flow, torch.randn(4, 3, size, size)).findings
+        finding.code: finding for finding in doctor(flow, torch.randn(4, 3, size, size)).findings
     }
     assert by_code["KF203"].layer == "1 Forgetful"
     assert by_code["KF203"].severity == ("error" if moved else "warning")
     right = kf.Flow(flow.base, kf.Chain([kf.bijections.InvertibleConv1x1(3)]))
-    assert "KF203" not in {finding.code for finding in kf.doctor(right).findings}
+    assert "KF203" not in {finding.code for finding in doctor(right).findings}
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_a_consistent_error_is_found_in_any_dimension(size, moved):
 def test_a_healthy_flow_has_no_finding_above_a_note(name):
     """Trained or not, on images, conditional, of any library, with any base."""
     flow, x, context = healthy.healthy(name)
-    results = diagnose_rows(flow, x, context, compares_samples=False).findings
+    results = doctor(flow, x, context).findings
     assert [finding for finding in results if finding.severity != "note"] == []
 
 
@@ -109,7 +108,7 @@ def test_a_solver_is_as_exact_as_its_tolerance():
     flow = pytest.importorskip("zuko").flows.CNF(3, hidden_features=(8,))
     with torch.no_grad():
         x = flow().sample((64,))
-    assert [finding for finding in kf.doctor(flow, x).findings if finding.severity != "note"] == []
+    assert [finding for finding in doctor(flow, x).findings if finding.severity != "note"] == []
 
 
 def test_one_log_det_for_each_feature_is_not_one_for_each_row():

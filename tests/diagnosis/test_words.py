@@ -9,7 +9,7 @@ from torch import nn
 
 import kappaflow as kf
 from diagnosis import truth
-from diagnosis.faulty import findings
+from diagnosis.faulty import doctor, findings
 from kappaflow.diagnosis.advice import bound_scales, without_own_names
 from kappaflow.diagnosis.check import CHECKS, Symptom
 
@@ -49,7 +49,7 @@ def test_no_text_of_a_check_names_kappaflow_to_users_of_other_libraries():
 def test_a_finding_on_a_foreign_flow_names_nothing_of_kappaflow(kind, source):
     """In its message, cause and fix."""
     case = truth.planted(kind, source)
-    results = kf.doctor(case.flow, case.x, make=case.make).findings
+    results = doctor(case.flow, case.x, make=case.make).findings
     assert results and own_names(results) == []
 
 

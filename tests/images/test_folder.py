@@ -185,7 +185,8 @@ def test_all_gray_files_make_one_channel_and_any_color_three(
 def test_a_folder_without_pillow_says_what_to_install(draw, tmp_path: Path, monkeypatch) -> None:
     """An optional package; sets in memory do without it as long as their form is kept."""
     draw("a.png")
-    monkeypatch.setitem(sys.modules, "PIL", None)
+    for name in ("PIL", "PIL.Image"):
+        monkeypatch.setitem(sys.modules, name, None)
     assert is_images(str(tmp_path))
     zeros = np.zeros((2, 1, 4, 4), dtype=np.uint8)
     images_from_array(zeros, FormRequest(), source="zeros")

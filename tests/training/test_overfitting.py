@@ -51,14 +51,17 @@ def test_a_flow_that_does_not_overfit_keeps_its_weight_decay():
 
 
 class Stop(Callback):
-    """Interrupts a training once the weight decay has risen."""
+    """Interrupts a training in the third epoch of its higher weight decay."""
+
+    epochs = 0
 
     def on_epoch(self, flow, figures):
-        if figures["weight_decay"] == 3.0:
+        self.epochs += figures["weight_decay"] == 3.0
+        if self.epochs == 3:
             raise KeyboardInterrupt
 
 
-def test_a_resumed_training_keeps_the_weight_decay(decayed, tmp_path):
+def test_a_resumed_training_keeps_the_weight_decay(decayed, tmp_path, each_epoch):
     """Its losses are those of a training that was not interrupted."""
     with pytest.raises(KeyboardInterrupt):
         overfit(overfit_decay=3.0, out=tmp_path / "run", callbacks=[Stop()])
