@@ -12,13 +12,8 @@ from cases import AUGMENTATIONS, BIJECTIONS, FLOWS, public_classes
 from kappaflow import flows, registry
 from kappaflow.testing import check_bijection, check_flow
 
-LONG = (  # shorter cases are alike
-    "autoregressive, context",
-    "glow",
-    "jet",
-    "real_nvp_image",
-    "spline, bounds, circles",
-)
+# Shorter cases are alike.
+LONG = ("autoregressive, context", "glow", "jet", "real_nvp_image", "spline, bounds, circles")
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 

@@ -46,12 +46,8 @@ def slow_but(names, few):
 
 
 FEW = {*PLAIN} - LARGE - {"spline, bounds, circles", "nice", "radial", "zuko_flow"}
-PROFILED = {  # with a context, fitted units, an image, and layers without a stack
-    "real_nvp, fitted units",
-    "zuko_flow, context",
-    "glow, three channels, H != W, additive, context",
-    "nice",
-}
+PROFILED = {"real_nvp, fitted units", "zuko_flow, context", "nice"}
+PROFILED |= {"glow, three channels, H != W, additive, context"}
 TRAINED = slow_but([name for name in FLOWS if name not in FIXED], FEW)
 WITHOUT_MASKS = slow_but([name for name in FLOWS if name != "zuko_flow, context"], FEW)
 

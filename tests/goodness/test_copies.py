@@ -113,11 +113,10 @@ def together(samples, train, held_out):
     "change",
     [
         lambda *parts: parts,
-        pytest.param(lambda *parts: [np.round(part) for part in parts], marks=pytest.mark.slow),
         together,
         lambda samples, *rows: (np.repeat(samples[:30] / 3, 5, axis=0), *rows),
     ],
-    ids=["rows", "rounded", "rounded, equal rows in one part", "a wrong flow"],
+    ids=["rows", "rounded", "a wrong flow"],
 )
 def test_p_values_are_uniform_without_copying(change):
     """Of 100 tables; those of coarse rows are a little larger, as shares take few values."""

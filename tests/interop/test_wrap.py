@@ -125,10 +125,7 @@ QUICK = ("FrEIA AllInOne", "nflows RealNVP", "torch", "torchflows RealNVP")
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
-        for name in foreign.VECTORS
-    ],
+    [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in foreign.VECTORS],
 )
 def test_the_doctor_changes_nothing(name):
     """No finding on a healthy flow; mode and state are unchanged.

@@ -112,15 +112,6 @@ def test_a_mixture_that_does_not_fit_leaves_the_other_models(uniform, monkeypatc
     assert choice.recipe == "spline" and len(choice.trials) == 1
 
 
-@pytest.mark.slow
-def test_the_time_limit_binds_the_search(uniform):
-    """Search and training together take no more."""
-    choice, start, result = searched_and_trained(uniform, ModelSearch({}, 60.0), max_time_s=4.0)
-    assert choice.seconds < 1.5 and start[1]["time_s"] < 4
-    assert result.stopped_because == "max_time_s" and result.history[-1]["time_s"] < 4.5
-    assert result.history[-1]["learning_rate"] < 5e-4
-
-
 def test_a_busy_machine_leaves_three_quarters_of_the_time_to_the_training(uniform, ticking):
     """The search does less there, and the learning rate still falls to zero within the limit."""
     ticking(0.004, slowness=4.0)
