@@ -708,10 +708,10 @@ FLOWS = {
         2,
         interval=(-3.0, 3.0),
     ),
-    "spline": Case(lambda: kf.spline(4, depth=3, hidden=(8,)), (4,)),
+    "spline": Case(lambda: kf.spline(4, depth=2, hidden=(8,)), (4,)),
     "spline, fitted units, odd, context": Case(
         lambda: fitted_flow(
-            kf.spline(3, depth=3, hidden=(8,), couplings={"bins": 4}, context_features=2)
+            kf.spline(3, depth=2, hidden=(8,), couplings={"bins": 4}, context_features=2)
         ),
         (3,),
         2,
@@ -723,7 +723,7 @@ FLOWS = {
     "spline, random, residual, invert": Case(
         lambda: kf.spline(
             5,
-            depth=3,
+            depth=2,
             hidden=(8, 8),
             partition="random",
             network={"residual": True},
@@ -734,7 +734,7 @@ FLOWS = {
     "spline, random halves, whitened, dropout, store": Case(
         lambda: kf.spline(
             5,
-            depth=3,
+            depth=2,
             hidden=(8,),
             partition="random-half",
             start="whiten",

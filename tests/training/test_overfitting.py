@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from tests.training.examples import Interrupt
 
 import kappaflow as kf
-from kappaflow.training import Callback
 
 
 def bent(rows, seed):
@@ -50,21 +50,11 @@ def test_a_flow_that_does_not_overfit_keeps_its_weight_decay():
     assert {figures["weight_decay"] for figures in result.history} == {1e-4}
 
 
-class Stop(Callback):
-    """Interrupts a training in the third epoch of its higher weight decay."""
-
-    epochs = 0
-
-    def on_epoch(self, flow, figures):
-        self.epochs += figures["weight_decay"] == 3.0
-        if self.epochs == 3:
-            raise KeyboardInterrupt
-
-
 def test_a_resumed_training_keeps_the_weight_decay(decayed, tmp_path, each_epoch):
     """Its losses are those of a training that was not interrupted."""
+    later = [figures["weight_decay"] for figures in decayed.history].index(3.0) + 3
     with pytest.raises(KeyboardInterrupt):
-        overfit(overfit_decay=3.0, out=tmp_path / "run", callbacks=[Stop()])
+        overfit(overfit_decay=3.0, out=tmp_path / "run", callbacks=[Interrupt(later)])
     resumed = overfit(overfit_decay=3.0, out=tmp_path / "run")
     losses = [[f["train_nll"] for f in result.history] for result in (resumed, decayed)]
     assert losses[0] == losses[1]
