@@ -27,7 +27,7 @@ from kappaflow.mixed.heads import OFFSET
 from kappaflow.mixed.labels import Labels
 from kappaflow.mixed.proposals import Proposals
 from kappaflow.mixed.rows import FilledBatches, Gaps, blurred, filled_rows
-from kappaflow.mixed.table_model import at, new_parts
+from kappaflow.mixed.saved import new_parts
 
 STEPS, LONGER = 1_000, 4  # of a training; times as many for one question
 SHOWN = (0.25, 0.5, 0.75)  # shares of the steps, after which the conditioning is measured
@@ -101,12 +101,10 @@ def rows_of(name: str) -> Rows:
     else:
         frame = REAL[name]().sample(fraction=1.0, shuffle=True, seed=7)[: TRAINED + TESTED]
     raw = read_memory(frame)
-    encoding, last = (
-        Encoding.fit(raw, detect_kinds(raw)),
-        np.arange(len(frame) - TESTED, len(frame)),
-    )
+    encoding = Encoding.fit(raw, detect_kinds(raw))
+    last = np.arange(len(frame) - TESTED, len(frame))
     encoded = encoding.encode(raw)
-    train, test = at(encoded, np.arange(last[0])), at(encoded, last)
+    train, test = encoded.at(np.arange(last[0])), encoded.at(last)
     whole = None if complete is None else encoding.encode(read_memory(complete))
     return Rows(encoding, train, test, truth, whole)
 
@@ -302,7 +300,7 @@ def _train(flow: kf.Flow, columns: nn.Module, rows: Rows, seed: int, steps: int)
     drawn = _drawn(columns, rows, flow)
     for step in range(1, steps + 1):
         index = torch.randint(len(rows.train), (BATCH,), generator=generator)
-        x, context, log_q = columns(at(rows.train, index.numpy()), generator)
+        x, context, log_q = columns(rows.train.at(index.numpy()), generator)
         x = x if drawn is None else drawn.at(index).x
         loss = -(flow.log_prob(x, context) - log_q).mean()
         optimizer.zero_grad()

@@ -202,7 +202,7 @@ def test_a_text_of_many_labels_that_repeat_is_left_out_with_the_way_to_model_it(
 
 
 def test_rarer_prices_of_a_list_stand_out_once_the_frequent_ones_are_taken_out():
-    """Beside others that many rows share, a price in 3 % of the rows looks usual at first."""
+    """Next to others that many rows share, a price in 3 % of the rows looks usual at first."""
     rng = np.random.default_rng(0)
     known = rng.choice([9.9, 19.9, 29.9, 49.9], 640, p=[0.4, 0.3, 0.2, 0.1])
     known = np.round(known * rng.choice([1, 2, 3], 640, p=[0.7, 0.2, 0.1]), 2)
