@@ -24,7 +24,7 @@ from benchmarks.tables_suite.report import OURS, key_of, npz_of, summary, tables
 CACHE = ROOT / "runs/tables"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
-MODELS = (  # in the order in which they are trained; see peers.py
+MODELS = (  # in the order in which they are trained on each table; see peers.py
     OURS,
     *("Gaussian", "mixture", "zuko NSF, fair", "zuko MAF, fair"),
     *("zuko NSF coupling, fair", "zuko RealNVP, fair", "zuko NSF, tutorial"),
@@ -39,7 +39,7 @@ class Suite:
     Attributes:
         name: Of the files of results.
         parts: The names of the tables of each part.
-        models: In the order in which they are trained.
+        models: In the order in which they are trained on each table.
         measure: Trains a model and returns a line, whose `test` is a mean in nats.
         summary: Returns the comparison of lines of one length of training.
         text: Returns a comparison as text.
@@ -73,8 +73,10 @@ def tables(
     """Compare densities on real tables: kappaflow's default, flows of zuko, Gaussian mixtures.
 
     Every model gets the same rows and the same processor time on one thread, any tuning or search
-    included. One line for each training goes to the file of results; trainings that are in the
-    file are not repeated. Then the comparison is printed and written next to it, for `write-page`.
+    included. How much a processor does in a second depends on other work on it, so models to be
+    compared should be trained in one run on a machine at rest. One line for each training goes to
+    the file of results; trainings that are in the file are not repeated. Then the comparison is
+    printed and written next to it, for `write-page`.
 
     Parameters
     ----------
@@ -117,10 +119,10 @@ def tables(
     file = results / f"{suite.name}-{part}.jsonl"
     if not show:
         os.environ |= ONE_THREAD  # of the processes that train, before numpy is loaded there
-        jobs = [
+        jobs = [  # all models of a table in turn, so that a processor that slows down is fair
             {"table": table, "model": model, "seed": seed, "seconds": seconds}
-            for seed, model, table in product(
-                range(seeds), models or again or suite.models, only or names
+            for seed, table, model in product(
+                range(seeds), only or names, models or again or suite.models
             )
             if suite.applies(model, table)
         ]
