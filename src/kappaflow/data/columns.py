@@ -214,17 +214,17 @@ def refuse_clashes(**roles: list[str]) -> None:
 
 def _reason(raw: RawTable, column: Column, *, every: bool) -> str | None:
     """Returns why a column is left out, None if it is modeled."""
+    kinds = kinds_option()
     if not column.is_number:
-        kinds = kinds_option()
         model = f"{kinds} can model it, and " if kinds else ""
         return f"it holds {_what(raw, column)}; {model}{option('where')} can choose rows by it"
     if every or column.origin == "array":
         return None
     if column.is_truth:
+        model = f"{kinds} can model it, or " if kinds else ""
         return (
-            "it holds true and false, on which a density can grow without bound; "
-            f"{f'{kinds} can model it, or ' if (kinds := kinds_option()) else ''}name it in "
-            f"{option('columns')} to model it as 1 and 0, or in {option('context')}"
+            f"it holds true and false, on which a density can grow without bound; {model}name it "
+            f"in {option('columns')} to model it as 1 and 0, or in {option('context')}"
         )
     if column.is_index:
         return f"{ROW_NUMBERS[0]} of the rows; name it in {option('columns')} to model it"

@@ -107,9 +107,9 @@ class Encoding(BaseModel):
         _check_columns(raw, [kind.name for kind in kinds])
         pairs = [(plain(raw.columns[kind.name]), kind) for kind in kinds]
         columns = [fit_column(raw, *pair) for pair in pairs if pair[1].name not in context]
-        given = [fit_context(raw, *pair) for pair in pairs if pair[1].name in context]
+        conditions = [fit_context(raw, *pair) for pair in pairs if pair[1].name in context]
         modeled = (described(column) for column in with_a_number(columns))
-        return cls(columns=tuple(modeled), context=tuple(given))
+        return cls(columns=tuple(modeled), context=tuple(conditions))
 
     @property
     def _number_columns(self) -> list[ColumnEncoding]:

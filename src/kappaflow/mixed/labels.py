@@ -134,8 +134,8 @@ class Labels(nn.Module):
         for _ in range(min(EPOCHS, max(LEAST_EPOCHS, STEPS // steps))):
             for index in torch.randperm(len(codes), generator=generator).split(BATCH):
                 optimizer.zero_grad()
-                given = None if context is None else context[index]
-                loss = -(self.log_prob(codes[index], given) * shares[index]).mean()
+                conditions = None if context is None else context[index]
+                loss = -(self.log_prob(codes[index], conditions) * shares[index]).mean()
                 loss.backward()
                 optimizer.step()
             value = self._mean(*validation)

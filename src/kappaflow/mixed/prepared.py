@@ -67,8 +67,8 @@ def chosen_rows(
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
     roles = {"columns": reading.columns or (), "context": reading.context}
-    roles |= {"exclude": reading.exclude, "weights": ()}
-    roles |= {"weights": (weights,)} if isinstance(weights, str) else {}
+    roles["exclude"] = reading.exclude
+    roles["weights"] = (weights,) if isinstance(weights, str) else ()
     names = {role: [find_column(raw, n, role).name for n in some] for role, some in roles.items()}
     refuse_clashes(**names)
     gone = [*names["exclude"], *names["weights"]]
@@ -99,8 +99,8 @@ def prepared(
     context: Sequence[str] = (),
 ) -> MixedParts:
     """Returns the parts of a table; equal rows are in one part."""
-    given = [find_column(raw, name, "context").name for name in context]
-    encoding = Encoding.fit(raw, detect_kinds(raw, kinds), given)
+    names = [find_column(raw, name, "context").name for name in context]
+    encoding = Encoding.fit(raw, detect_kinds(raw, kinds), names)
     encoded = encoding.encode(raw)
     parts = split(_grouped(raw, encoded, weights), fractions=fractions, seed=seed)
     rows = [part.rows - 1 for part in parts]

@@ -163,11 +163,11 @@ class TableModel:
             DataError: The context has an unknown label.
         """
         generator = torch.Generator().manual_seed(natural_int("seed", seed))
-        raw, given = self._context(context)
-        given = given.repeat(positive_int("n", n), 1)
-        empty = torch.full((len(given), len(self.encoding.label_columns)), -1)
-        codes, _ = self.labels.filled(empty, generator, given)
-        parts = self.labels.read(codes, given).split(AT_ONCE)
+        raw, conditions = self._context(context)
+        conditions = conditions.repeat(positive_int("n", n), 1)
+        empty = torch.full((len(conditions), len(self.encoding.label_columns)), -1)
+        codes, _ = self.labels.filled(empty, generator, conditions)
+        parts = self.labels.read(codes, conditions).split(AT_ONCE)
         numbers = torch.cat([self._samples(part, generator) for part in parts])
         return self._frame(numbers, codes, raw)
 
@@ -184,7 +184,7 @@ class TableModel:
         Args:
             given: Values of modeled columns by name, such as {"age": 40, "region": "north"}.
             n: Number of rows; with a context for each of its rows.
-            context: As for `sample`.
+            context: As for `sample`. Each of its rows takes 16,384 draws or more, so give few.
             seed: Seed of the draws.
 
         Raises:
@@ -197,11 +197,11 @@ class TableModel:
         modeled = [column.name for column in self.encoding.columns if column.is_modeled]
         unknown = [name for name in given if name not in modeled]
         if unknown or not given:
-            conditions = {column.name for column in self.encoding.context} & set(unknown)
-            way_out = f"; 'context' takes rows of {quoted(sorted(conditions))}"
+            names = {column.name for column in self.encoding.context} & set(unknown)
+            way_out = f"; 'context' takes rows of {quoted(sorted(names))}"
             raise ArgumentError(
                 f"'given' should name columns of the table, got {unknown or 'none'}: the modeled "
-                f"ones are {', '.join(modeled)}{way_out if conditions else ''}."
+                f"ones are {', '.join(modeled)}{way_out if names else ''}."
             )
         row = pl.DataFrame({name: [given.get(name)] for name in modeled}, strict=False)
         row = self.encoding.with_dates(row)
@@ -407,11 +407,11 @@ class TableModel:
         missing, like = np.zeros(numbers.shape, dtype=np.bool_), self.like
         frame = self.encoding.decode(Encoded(numbers.numpy(), codes.numpy(), missing))
         if context is not None:
-            given = [own_series(column.name, context) for column in self.encoding.context]
+            columns = [own_series(column.name, context) for column in self.encoding.context]
             repeats = len(frame) // context.row_count
-            frame = frame.with_columns(pl.concat([pl.DataFrame(given)] * repeats))
+            frame = frame.with_columns(pl.concat([pl.DataFrame(columns)] * repeats))
             if like is not None:  # a type of integers would round a float of a context
-                floats = [series.name for series in given if series.dtype.is_float()]
+                floats = [series.name for series in columns if series.dtype.is_float()]
                 like = nw.from_native(like, eager_only=True).drop(floats).to_native()
         return frame if like is None else frame_like(frame, like)
 

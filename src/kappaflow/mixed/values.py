@@ -157,10 +157,15 @@ def date_pattern(column: Column) -> str | None:
     texts = pl.Series(texts_of(column), dtype=pl.String).drop_nulls()
     found = []
     for pattern in DATE_FORMATS if len(texts) else ():
-        parsed = texts.str.to_datetime(pattern, strict=False, time_unit="us")
-        if not parsed.has_nulls() and (parsed.dt.strftime(pattern) == texts).all():
+        if all(_is_written_as(pattern, some) for some in (texts[:1], texts)):  # first: it is cheap
             found.append(pattern)
     return found[0] if len(found) == 1 else None
+
+
+def _is_written_as(pattern: str, texts: "pl.Series") -> bool:
+    """Returns whether all texts are dates that would be written in the same way again."""
+    parsed = texts.str.to_datetime(pattern, strict=False, time_unit="us")
+    return not parsed.has_nulls() and bool((parsed.dt.strftime(pattern) == texts).all())
 
 
 def times_of(column: Column, pattern: str | None, unit: TimeUnit) -> tuple[IntArray, BoolArray]:

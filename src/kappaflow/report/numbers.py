@@ -146,7 +146,7 @@ def with_powers(text: str) -> str:
 
 
 def breakable(text: str, mark: str) -> str:
-    """Returns text with a mark, where lines may break, after signs in words of 20 letters."""
+    """Returns text with a mark after each sign in words of 20 letters: lines may break there."""
     return re.sub(r"\S{20,}", lambda word: re.sub(r"(?<=\w[_/.,:=])(?=\w)", mark, word[0]), text)
 
 

@@ -67,7 +67,7 @@ def run_findings(
 
 def _of_labels(mixed: MixedLikelihood | None) -> list[str]:
     """Returns a sentence if sampled labels differ from those of held-out rows."""
-    if mixed is None or (mixed.labels_p_value or 0.0) >= CHANCE or not mixed.labels_worst:
+    if mixed is None or mixed.labels_p_value is None or mixed.labels_p_value >= CHANCE:
         return []
     names = " and ".join(repr(name) for name in mixed.labels_worst)
     return [
