@@ -200,7 +200,7 @@ def test_the_scales_of_the_paper_bring_the_bound_to_6_98():
 
 
 @pytest.mark.parametrize("number", NUMBERS)
-def test_the_couplings_beside_the_singular_values_merge(number):
+def test_the_couplings_next_to_the_singular_values_merge(number):
     """Corollary 2.6: U(X) S U(Y) L(A) is an upper and a lower coupling."""
     rng = np.random.default_rng(4)
     for _ in range(number):
