@@ -23,10 +23,10 @@ from kappaflow.runs.model_search import (
     chosen_before,
     search_model,
 )
-from kappaflow.runs.race import Candidate, Racer, Trial, preferred
+from kappaflow.runs.race import Candidate, Racer, Trial, _compared, preferred
 from kappaflow.runs.recipes import ModelConfig, build_flow
 from kappaflow.runs.table_data import TableConfig
-from kappaflow.training import Callback, checked_settings, fit_split
+from kappaflow.training import Callback, Settings, checked_settings, fit_split
 from kappaflow.training.run_folder import read_metrics
 
 TINY = {"hidden": (8,), "partition": "half", "dropout": 0.0, "start": "identity"}
@@ -341,6 +341,27 @@ def test_a_model_that_gains_ever_less_is_not_forecast_far():
     assert forecast(0.1, 0.4) == pytest.approx(1 - 0.1)  # a ratio of a quarter at most
     assert forecast(math.inf, 0.4) == 1  # too few epochs to tell
     assert forecast(-0.1, 0.4) == 1
+
+
+def test_a_model_leaves_a_race_once_the_time_that_is_left_cannot_make_up_for_it():
+    """Of 64 seconds it trained 4: four doublings, each gaining as much as the last at most."""
+
+    def racer(nll, gain, seconds=4.0):
+        one = object.__new__(Racer)
+        one.failed, one.gains, one.seconds = False, (gain, gain), seconds
+        one.training = SimpleNamespace(
+            progress=SimpleNamespace(best_nll=nll, step=100),
+            objective=SimpleNamespace(steps=10_000),
+            settings=Settings(max_time_s=64.0),
+        )
+        one.held_out = SimpleNamespace(weights=None)
+        one._scores = 100, -nll + torch.tensor([0.01, -0.01])
+        return one
+
+    best, may, cannot = racer(1.0, 0.0), racer(1.3, 0.1), racer(1.5, 0.1)
+    assert _compared([best, may, cannot], 3) == ([best, may], [cannot])
+    late = racer(1.3, 0.1, seconds=32.0)
+    assert _compared([best, late], 2) == ([best], [late])
 
 
 def test_each_model_has_its_learning_rate_unless_the_search_names_one():

@@ -237,6 +237,13 @@ class Racer:
         return self.gains[1]
 
     @property
+    def most_gain(self) -> float:
+        """The nats that the rest of the training gains if each doubling gains as much as this."""
+        settings, steps = self.training.settings, self.training.objective.steps
+        seconds = min(settings.max_time_s or math.inf, steps * self.step_s)
+        return self.gain * max(1.0, math.log2(seconds / self.seconds))
+
+    @property
     def forecast(self) -> float:
         """The NLL after twice the training.
 
@@ -331,8 +338,8 @@ def _compared(racers: list[Racer], most: int) -> tuple[list[Racer], list[Racer]]
     """Returns the models that stay in a race and those that leave it, each the best first.
 
     A model leaves if it is worse than the best by more than two standard errors of the difference,
-    row by row, and by more than the second half of its training gained. Of the others, the `most`
-    with the best forecasts stay.
+    row by row, and by more than it can gain if no doubling of its training gains more than the
+    last. Of the others, the `most` with the best forecasts stay.
     """
     best, *others = sorted(racers, key=lambda racer: racer.nll)
     stay, leave = [best], list[Racer]()
@@ -340,7 +347,7 @@ def _compared(racers: list[Racer], most: int) -> tuple[list[Racer], list[Racer]]
         is_worse = math.isinf(racer.nll)
         if not is_worse:
             gap = best.scores() - racer.scores()
-            least = max(CERTAIN * standard_error(gap, best.weights), racer.gain)
+            least = max(CERTAIN * standard_error(gap, best.weights), racer.most_gain)
             is_worse = mean(gap, best.weights) > least
         (leave if is_worse else stay).append(racer)
     kept = sorted(stay, key=lambda racer: racer.forecast)[:most]
