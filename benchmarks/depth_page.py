@@ -127,16 +127,13 @@ def _table_of_mixing(lines: list[Line]) -> str:
                 pairs = [one["against_random"][f"{partition} {depth}"] for one in some]
                 better = sum(nats > CERTAIN * error for nats, error in pairs)
                 worse = sum(nats < -CERTAIN * error for nats, error in pairs)
-                nats = [nats for nats, _ in pairs]
+                gain = median(nats for nats, _ in pairs)
                 time = median(_ratio(one, partition, depth) for one in some)
                 rows.append(
-                    [model, partition, str(depth), f"{median(nats):+.3f}", f"{min(nats):+.3f}",
-                     f"{max(nats):+.3f}", f"{better} / {worse} of {len(pairs)}", f"{time:.2f}"]
+                    [model, partition, str(depth), f"{gain:+.3f}",
+                     f"{better} / {worse} of {len(pairs)}", f"{time:.2f}"]
                 )  # fmt: skip
-    head = [
-        "couplings", "partition", "depth", "median gain", "least", "most",
-        "better / worse", "time of a score",
-    ]  # fmt: skip
+    head = ["couplings", "partition", "depth", "median gain", "better / worse", "time of a score"]
     return text_table(head, rows)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 import kappaflow as kf
+from benchmarks.depth_on_real_data import MOST_TESTED, MOST_TRAINED
 from benchmarks.lines import Line, append_line, append_machine, key_of, read_lines, write_results
 from benchmarks.machine import machine
 from benchmarks.processes import console
@@ -71,7 +72,12 @@ def measured(table: str, model: str, seconds: float, seed: int) -> Line:
     """Returns what one flow loses on test rows by pruning, and what it gains."""
     parts = data.load(table)
     train, validation, test = (
-        torch.from_numpy(rows).float() for rows in (parts.train, parts.validation, parts.test)
+        torch.from_numpy(rows[:most]).float()
+        for rows, most in (
+            (parts.train, MOST_TRAINED),
+            (parts.validation, MOST_TESTED),
+            (parts.test, MOST_TESTED),
+        )
     )
     torch.manual_seed(seed)
     options: dict[str, Any] = {"depth": DEPTH, "partition": "random-half", **MODELS[model]}

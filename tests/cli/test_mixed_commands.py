@@ -307,6 +307,11 @@ def test_a_fit_with_a_context_is_scored_sampled_and_completed(run, people, tmp_p
     assert run("impute", folder, people, "--out", out).status == 0
     assert pl.read_csv(out)["age"].equals(pl.read_csv(people)["age"])
     refused(run("sample", folder, "-n", 1), "'context' should be rows of")
+    given.with_columns(age=pl.lit(900)).write_csv(context)
+    far = run("sample", folder, "-n", 1, "--context", context).err
+    assert "3 of 3 context rows lie outside the range of the training rows" in far
+    pl.read_csv(people).with_columns(age=pl.lit(900)).write_csv(context)
+    assert "column 'age' in" in run("score", folder, context).err
     given.with_columns(region=pl.lit("moon")).write_csv(context)
     refused(run("sample", folder, "-n", 1, "--context", context), "has the label 'moon'")
 

@@ -44,7 +44,7 @@ def sample(
         a png file with a grid, a new folder with a png file for each sample, or an npy file.
     context
         A table with the context columns, for a conditional flow of tables. A note on stderr
-        counts its rows outside the range of the training rows, unless the run has --kinds.
+        counts its rows outside the range of the training rows.
     class_name
         The class of all samples, for a flow of images that was fitted --by-class. By default,
         classes are cycled.

@@ -167,6 +167,19 @@ class Encoding(BaseModel):
         """The names of the numbers that stand for the context."""
         return tuple(name for column in self.context for name in column.features)
 
+    def numbers_in(self, raw: RawTable) -> dict[str, FloatArray]:
+        """Returns the columns of a source that are numbers or dates, in days; not on a circle.
+
+        Missing values are NaN.
+        """
+        columns = [column for column in self.columns if column.is_number or column.is_count]
+        columns += [column for column in self.context if not column.labels]
+        return {
+            column.name: numbers_of(raw, plain(raw.columns[column.name]), column)
+            for column in columns
+            if column.name in raw.columns and not (column.domain and column.domain.circular)
+        }
+
     def encode_context(self, raw: RawTable) -> FloatArray:
         """Returns what the density is given for the rows of a source, (rows, C).
 

@@ -20,6 +20,7 @@ from kappaflow.mixed.saved import COLUMNS
 from kappaflow.mixed.table_model import RowScores
 from kappaflow.report.result import MixedLikelihood
 from kappaflow.runs.content import Content
+from kappaflow.runs.ranges import Ranges, rows_outside
 from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData
 from kappaflow.runs.written import Chunked, Written
 from kappaflow.runs.written import Columns as Values
@@ -102,6 +103,12 @@ class MixedData(TableData):
         empty = torch.full((len(context), rows.codes.shape[1]), -1)
         samples, _ = model.labels.filled(empty, torch.Generator().manual_seed(0), context)
         return worst_match(rows.codes[complete], samples.numpy())
+
+    def ranges(self) -> Ranges:
+        """Returns the least and the greatest training value of each column of numbers."""
+        columns = self.mixed.encoding.numbers_in(self.mixed.sources[0])
+        found = {name: values[np.isfinite(values)] for name, values in columns.items()}
+        return {n: (v.min().item(), v.max().item()) for n, v in found.items() if len(v)}
 
     def held_out_scores(self, flow: Flow) -> np.ndarray:
         """Returns log_prob of the validation and test rows, of all columns."""
@@ -204,8 +211,10 @@ class MixedScores(Chunked):
         rows = np.arange(self.rows)
         for start in range(0, self.rows, AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            keep = (rows >= part.start) & (rows < part.stop)
-            scores = self._model.log_prob(self._raw.select(keep))
+            some = self._raw.select((rows >= part.start) & (rows < part.stop))
+            columns = self._model.encoding.numbers_in(some)
+            self.outside += rows_outside(columns, self._run.calibration.ranges)
+            scores = self._model.log_prob(some)
             names = {name: values[part] for name, values in self._names.items()}
             yield self._columns({"row": rows[part] + 1, **names}, scores)
 
@@ -226,7 +235,7 @@ def table_model(run: "OpenRun") -> TableModel:
 class MixedSamples(Chunked):
     """Sampled rows of a table of mixed columns, all or those with given values."""
 
-    title = "sampling"
+    title, kind = "sampling", "context rows"
 
     def __init__(
         self,
@@ -250,6 +259,8 @@ class MixedSamples(Chunked):
         if context is not None:
             self._options["context"] = raw = read_source(context, run.config.reading(**text))
             self.counted = raw.row_count
+            columns = self._model.encoding.numbers_in(raw)
+            self.outside = rows_outside(columns, run.calibration.ranges)
         self.rows = n * self.counted
 
     def frame(self) -> "pl.DataFrame":
@@ -265,7 +276,7 @@ class MixedSamples(Chunked):
         """Returns a summary of the rows, which are appended to a file."""
         frame = self.frame()
         writer.append(frame)
-        return Written(self.rows, tuple(frame.columns), 0)
+        return Written(self.rows, tuple(frame.columns), 0, outside=self.outside)
 
 
 def given_values(texts: Sequence[str]) -> dict[str, str | float]:

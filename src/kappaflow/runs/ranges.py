@@ -61,13 +61,18 @@ def training_ranges(data: "TableData") -> dict[str, tuple[float, float]]:
     return {n: (a - widths[n], b + widths[n]) for n, a, b in extremes if n not in circles}
 
 
-def rows_outside(table: Table, ranges: Ranges) -> Outside:
-    """Returns how many rows of a table lie outside of the ranges."""
-    some, counts = np.zeros(len(table), dtype=bool), {}
-    for name, values in zip(table.all_columns, table.all_values.T, strict=True):
+def rows_outside(columns: Mapping[str, np.ndarray], ranges: Ranges) -> Outside:
+    """Returns how many rows of these columns lie outside of the ranges."""
+    found = {}
+    for name, values in columns.items():
         low, high = ranges.get(name, (-np.inf, np.inf))
         outside = np.isfinite(values) & ((values < low) | (values > high))
-        some |= outside
         if outside.any():
-            counts[name] = int(outside.sum())
-    return Outside(int(some.sum()), counts)
+            found[name] = outside
+    some = np.logical_or.reduce([*found.values()]) if found else np.zeros(0)
+    return Outside(int(some.sum()), {name: int(outside.sum()) for name, outside in found.items()})
+
+
+def by_column(table: Table) -> dict[str, np.ndarray]:
+    """Returns the values of the columns of a table, context included."""
+    return dict(zip(table.all_columns, table.all_values.T, strict=True))

@@ -16,7 +16,7 @@ from kappaflow.data.raw import Reading, quoted
 from kappaflow.data.rounding import rounded_samples
 from kappaflow.errors import ArgumentError
 from kappaflow.options import TextFormat
-from kappaflow.runs.ranges import rows_outside
+from kappaflow.runs.ranges import by_column, rows_outside
 from kappaflow.runs.written import Chunked, Columns
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Samples(Chunked):
             raise ArgumentError(f"'context' should {what}.")
         if context is not None:
             table = finite_table(context, names, [], self._run.reading(**text))
-            self.outside = rows_outside(table, run.calibration.ranges)
+            self.outside = rows_outside(by_column(table), run.calibration.ranges)
             self._context, self.counted = table.values, len(table)
         self.rows = n * self.counted
 

@@ -16,7 +16,7 @@ from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.options import TextFormat
-from kappaflow.runs.ranges import rows_outside
+from kappaflow.runs.ranges import by_column, rows_outside
 from kappaflow.runs.written import Chunked, Columns
 from kappaflow.storage import file_stamp
 from kappaflow.training import log_prob_of
@@ -68,7 +68,7 @@ class Scores(Chunked):
         before = file_stamp(chunks.path) if chunks.path.is_file() else None
         for number in range(len(chunks)):
             table = chunks.read(number)
-            self.outside += rows_outside(table, self._open.calibration.ranges)
+            self.outside += rows_outside(by_column(table), self._open.calibration.ranges)
             columns, gaps = self.of(table, generator)
             if before is not None and file_stamp(chunks.path) != before:
                 raise DataError(
