@@ -20,7 +20,7 @@ from kappaflow.data.load import read_table
 from kappaflow.diagnosis import Comparison, compare, references
 from kappaflow.estimator import ConditionalFlowDensity, FlowDensity
 from kappaflow.flows import LearnedPad
-from kappaflow.flows.base import sample_of
+from kappaflow.flows.mixture_fit import sample_of
 from kappaflow.flows.recipe import from_options
 from kappaflow.images import Dequantize, DequantizeAndPad
 from kappaflow.nets.inputs import moments
@@ -274,9 +274,9 @@ CASES = {
         }.items()
     },
     "flows.standardization.Standardization.fit_new, context": of_context,
-    "flows.base.sample_of": lambda rows, w: rows[sample_of(len(rows), tensors(rows, w)[1])].mean(
-        0
-    ),
+    "flows.mixture_fit.sample_of": lambda rows, w: rows[
+        sample_of(len(rows), tensors(rows, w)[1])
+    ].mean(0),
     "data.table.weighted": partial(
         merged, lambda rows, weights: weighted(load_table(rows), weights)
     ),
@@ -313,7 +313,8 @@ LEFT_OUT = {
     "data.load.table_of": "read_table calls it",
     "training.measure.standard_error": "it falls with the number of rows, which weights that "
     "count up to a factor do not tell",
-    "flows.base.best_components": "it splits rows at random, and copies may be in both parts",
+    "flows.mixture_fit.best_components": "it splits rows at random, and copies may be in both "
+    "parts",
     "flows.augmentation.Augmentation.fit": "it fits nothing: augmentations override it",
     "diagnosis.depth_gains.layer_losses": "depth_gains calls it",
     "conditioning.profile._between": "its weights are those of an interpolation",

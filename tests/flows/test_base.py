@@ -8,7 +8,7 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 import kappaflow as kf
-from kappaflow.flows.base import best_components
+from kappaflow.flows.mixture_fit import best_components
 
 CENTERS = torch.tensor([[3.0, 0.0], [-3.0, 1.0]])
 
@@ -95,6 +95,19 @@ def test_the_number_of_components_follows_the_clusters():
     assert best_components(x, seconds=0.0) <= 2
     for rows in range(1, 8):
         assert best_components(x[:rows]) == 1
+
+
+def test_a_small_tight_cluster_is_a_component():
+    """1 % of the rows within 0.05 of a point: k-means alone divides the others instead."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5_000, 5))
+    x[:50] = 1 + 0.05 * x[:50]
+    assert best_components(x) == 2
+    base = kf.flows.NormalMixture(5, components=2)
+    base.fit(torch.from_numpy(x))
+    small = base.logits.softmax(0).argmin()
+    assert base.logits.softmax(0)[small].item() == pytest.approx(0.01, rel=0.1)
+    torch.testing.assert_close(base.means[small], torch.ones(5), rtol=0, atol=0.05)
 
 
 def test_a_mixture_needs_as_many_finite_rows_as_components():

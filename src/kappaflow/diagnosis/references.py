@@ -18,7 +18,7 @@ from torch import Tensor
 from kappaflow.diagnosis.measurements import ShowStep, quietly
 from kappaflow.diagnosis.tensors import in_chunks
 from kappaflow.flows import Flow
-from kappaflow.flows.base import sample_of
+from kappaflow.flows.mixture_fit import sample_of
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.goodness.inputs import Rows, check_train
 from kappaflow.goodness.pooled import to_array

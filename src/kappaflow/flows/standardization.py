@@ -14,8 +14,9 @@ from kappaflow.bijections import Domain, Gaussianize, Standardize
 from kappaflow.domains import Bound, intervals
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.factor import Whiten
-from kappaflow.flows.base import NormalMixture, sample_of
+from kappaflow.flows.base import NormalMixture
 from kappaflow.flows.eval_mode import evaluation_mode
+from kappaflow.flows.mixture_fit import sample_of
 from kappaflow.flows.parts import FlowParts
 from kappaflow.flows.rows import flatten_batch
 from kappaflow.nets import StandardizeInputs

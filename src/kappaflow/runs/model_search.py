@@ -26,7 +26,7 @@ from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
-from kappaflow.flows.base import best_components
+from kappaflow.flows.mixture_fit import best_components
 from kappaflow.options import Repair
 from kappaflow.ranks import alone
 from kappaflow.runs.race import (

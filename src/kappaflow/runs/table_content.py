@@ -25,7 +25,7 @@ from kappaflow.flows import (
     importance_weighted_log_prob,
     padding_in,
 )
-from kappaflow.flows.base import sample_of
+from kappaflow.flows.mixture_fit import sample_of
 from kappaflow.flows.standardization import standardization_log_det
 from kappaflow.goodness import Goodness
 from kappaflow.goodness.given import GivenDensity, given_densities

@@ -5,7 +5,7 @@ import torch
 from kappaflow.bijections import ActNorm
 from kappaflow.data.batches import Batches
 from kappaflow.flows import Flow
-from kappaflow.flows.base import sample_of
+from kappaflow.flows.mixture_fit import sample_of
 
 ACTNORM_ROWS = 256  # rows used to initialize an ActNorm
 
