@@ -1,6 +1,6 @@
 """The command line of the benchmarks."""
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 COMMANDS = {
     "all": ("suite:everything", "Run all measurements of the suite."),
@@ -100,7 +100,12 @@ COMMANDS = {
     ),
 }
 
-app = App(name="python -m benchmarks", help=__doc__, result_action="return_value")
+app = App(
+    name="python -m benchmarks",
+    help=__doc__,
+    result_action="return_value",
+    default_parameter=Parameter(consume_multiple=True, negative=()),  # --only magic cities
+)
 for name, (home, summary) in COMMANDS.items():
     app.command(f"benchmarks.{home}", name=name, help=summary)  # imported when it is called
 

@@ -2,9 +2,6 @@
 
 from collections.abc import Sequence
 from statistics import median
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from benchmarks.factor_tables import goals_table
 from benchmarks.goals import DRAWS, GOALS, ROWS, WELL, Goal
@@ -22,7 +19,7 @@ MINUTES_DRAWS = 3
 def factor(
     *,
     preset: PresetName = "minutes",
-    rows: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    rows: list[str] | None = None,
     draws: int | None = None,
     threads: int = 2,
     file: JsonFile = KEPT / "factor.json",

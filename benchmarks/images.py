@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any, Literal
 
 from benchmarks.lines import Line, grouped, write_results
 from benchmarks.presets import PresetName
@@ -47,8 +45,8 @@ IMAGE_PRESETS: dict[PresetName, ImagePreset] = {
 def images(
     *,
     preset: PresetName = "minutes",
-    parts: Annotated[list[Part] | None, Parameter(consume_multiple=True)] = None,
-    rows: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    parts: list[Part] | None = None,
+    rows: list[str] | None = None,
     repetitions: int | None = None,
     seconds: float | None = None,
     seeds: int = SEEDS,

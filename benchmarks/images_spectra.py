@@ -2,10 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
-from cyclopts import Parameter
 from torch import Tensor
 
 import kappaflow as kf
@@ -14,7 +12,7 @@ from benchmarks.machine import machine
 from benchmarks.spectra import dense_columns, free_line
 from benchmarks.suite import KEPT, JsonFile
 
-Numbers = Annotated[Sequence[int], Parameter(consume_multiple=True)]
+Numbers = Sequence[int]
 NOISE = 0.02, 0.04  # standard deviations of noise added to all parameters
 LEVELS, STEPS, HIDDEN = 2, 4, 64
 PROFILED, NARROW = (8, 16), 16  # image sides of profiled Glows, and channels of their networks

@@ -2,10 +2,9 @@
 
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Literal, get_args
 
 import torch
-from cyclopts import Parameter
 
 from benchmarks.lines import Line, append_line, append_machine, key_of, read_lines, write_results
 from benchmarks.machine import machine
@@ -20,7 +19,7 @@ from benchmarks.tables_suite import data
 from benchmarks.tables_suite.command import log_look
 
 What = Literal["known", "gaps", "imputation", "samples", "encodings", "quantiles"]
-Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+Names = list[str] | None
 KEY = ("what", "table", "model", "seed", "seconds")
 MEASURES = {
     "known": known,
@@ -35,7 +34,7 @@ MEASURES = {
 def mixed(
     *,
     part: data.Part = "development",
-    only: Annotated[list[What] | None, Parameter(consume_multiple=True)] = None,
+    only: list[What] | None = None,
     tables: Names = None,
     models: Names = None,
     seconds: float = 30.0,

@@ -23,7 +23,7 @@ from benchmarks.tables_suite.report import OURS, key_of, npz_of, summary, tables
 
 CACHE = ROOT / "runs/tables"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+Names = list[str] | None
 MODELS = (  # in the order in which they are trained on each table; see peers.py
     OURS,
     *("Gaussian", "mixture", "zuko NSF, fair", "zuko MAF, fair"),
@@ -64,8 +64,8 @@ def tables(
     models: Names = None,
     again: Names = None,
     at_once: int = 1,
-    show: Annotated[bool, Parameter(name="--print", negative=())] = False,
-    blind: Annotated[bool, Parameter(negative=())] = False,
+    show: Annotated[bool, Parameter(name="--print")] = False,
+    blind: bool = False,
     results: Path = KEPT,
     cache: Path = CACHE,
     suite: Annotated[Suite | None, Parameter(parse=False)] = None,

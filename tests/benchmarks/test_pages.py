@@ -1,13 +1,14 @@
 """The pages of the benchmarks are those of the results, and their commands exist."""
 
 import re
+import shlex
 
 from abacus import ROOT
 
 
 def test_every_command_in_the_documentation_exists(benchmark):
-    """So a reader can make each figure; decisions name commands of their time."""
-    commands = benchmark("__main__").COMMANDS
+    """With its options: a reader can make each figure. Decisions name commands of their time."""
+    app, commands = benchmark("__main__").app, benchmark("__main__").COMMANDS
     pages = {
         path: path.read_text("utf-8")
         for path in (ROOT / "docs").rglob("*.md")
@@ -17,6 +18,11 @@ def test_every_command_in_the_documentation_exists(benchmark):
     command = re.compile(r"-m\s+benchmarks\s+([a-z-]+)\b(?![^`]*`\s+of\s+commit)")
     named = {name for text in pages.values() for name in command.findall(text)}
     assert "write-page" in named and named <= commands.keys()
+    whole = re.compile(r"^python -m benchmarks ((?:[^\\\n]|\\\n)+)", re.MULTILINE)
+    found = {line for text in pages.values() for line in whole.findall(text)}
+    assert len(found) > 20
+    for line in found:
+        app.parse_args(shlex.split(line, comments=True), exit_on_error=False, print_error=False)
 
 
 def test_the_rows_of_a_missing_library_are_left_out_with_a_line(benchmark, monkeypatch, capsys):

@@ -241,7 +241,7 @@ class Racer:
         """The nats that the rest of the training gains if each doubling gains as much as this."""
         settings, steps = self.training.settings, self.training.objective.steps
         seconds = min(settings.max_time_s or math.inf, steps * self.step_s)
-        return self.gain * max(1.0, math.log2(seconds / self.seconds))
+        return self.gain * math.log2(max(2.0, seconds / max(self.seconds, 1e-9)))
 
     @property
     def forecast(self) -> float:
