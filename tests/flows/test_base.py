@@ -110,6 +110,13 @@ def test_a_small_tight_cluster_is_a_component():
     torch.testing.assert_close(base.means[small], torch.ones(5), rtol=0, atol=0.05)
 
 
+def test_a_mixture_of_few_rows_is_fitted():
+    """The densest place would be all of them."""
+    base = kf.flows.NormalMixture(5, components=2)
+    base.fit(torch.eye(5))
+    assert base.log_prob(torch.eye(5)).isfinite().all()
+
+
 def test_a_mixture_needs_as_many_finite_rows_as_components():
     base = kf.flows.NormalMixture(2, components=4)
     for rows, message in ((torch.randn(3, 2), "got 3"), (torch.full((5, 2), math.nan), "got 0")):

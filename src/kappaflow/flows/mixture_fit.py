@@ -100,7 +100,8 @@ def normal_mixture(rows: np.ndarray, components: int) -> Any:
     return max(first, second, key=lambda mixture: mixture.lower_bound_)
 
 
-def _fitted(rows: np.ndarray, components: int, **start: np.ndarray) -> Any:
+def _fitted(rows: np.ndarray, components: int, **start: Any) -> Any:  # noqa: ANN401
+    """Returns a mixture after EM from a start, by default k-means clusters."""
     from sklearn.mixture import GaussianMixture
 
     mixture = GaussianMixture(
@@ -116,9 +117,10 @@ def _dense_start(rows: np.ndarray, components: int) -> dict[str, np.ndarray]:
     from sklearn.cluster import KMeans
 
     count, features = rows.shape
-    nearest = max(features + 2, round(DENSE_SHARE * count))
-    distances, members = KDTree(rows).query(rows[:: -(-count // CENTERS)], nearest)
-    labels = KMeans(components - 1, n_init=1, random_state=0).fit_predict(rows)
+    nearest = min(count, max(features + 2, round(DENSE_SHARE * count)))
+    centers = rows[:: -(-count // CENTERS)]
+    distances, members = map(np.asarray, KDTree(rows).query(centers, nearest))
+    labels = np.asarray(KMeans(components - 1, random_state=0).fit_predict(rows))
     labels[members[distances[:, -1].argmin()]] = components - 1
     clusters = [rows[labels == label] for label in range(components)]
     if min(map(len, clusters)) < 2:
