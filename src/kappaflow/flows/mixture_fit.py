@@ -18,7 +18,7 @@ FLOOR = 1e-6  # added to the variances
 MOST_COMPONENTS = 128
 LEAST_ROWS = 20  # fewest rows for comparing numbers of components
 TINY = 1e-12  # smallest standard deviation to divide by
-DENSE_SHARE = 0.002  # of the rows that are next to each other where most are
+DENSE_SHARE = 0.002  # of the rows, in the densest place
 MOST_DENSE = 8  # components; more of them find a small cluster by k-means
 CENTERS = 1_000  # rows around which a dense place is looked for
 
@@ -49,12 +49,13 @@ def best_components(
         fitted = fitted[sample_of(len(fitted), torch.from_numpy(shares[fifth:])).numpy()]
         shares = shares[:fifth]
     columns, best, score, count = rows.shape[1], 1, -math.inf, 1
+    dense = densest(fitted)
     while count <= MOST_COMPONENTS and 2 * count * (columns + 1) <= len(fitted):
         begun = clock()
         if begun - started + 2 * GROWTH * step > seconds:
             break
         try:
-            each = normal_mixture(fitted, count).score_samples(held_out)
+            each = normal_mixture(fitted, count, dense).score_samples(held_out)
             result = float(np.average(each, weights=shares))
         except ValueError:  # a component with too few distinct rows has no covariance
             break
@@ -83,21 +84,33 @@ def sample_of(count: int, weights: Tensor | None = None, most: int = EM_ROWS) ->
     return order.repeat_interleave(ends.diff(prepend=ends.new_zeros(1))).sort().values
 
 
-def normal_mixture(rows: np.ndarray, components: int) -> Any:
+def normal_mixture(rows: np.ndarray, components: int, dense: np.ndarray | None = None) -> Any:
     """Returns scikit-learn's mixture of normal distributions, fitted to rows (N, D).
 
     EM starts from k-means clusters. With few components it starts again with the densest place in
     the rows as one of them, since k-means divides the bulk and misses a small cluster; the
-    likelier mixture is returned.
+    likelier mixture is returned. `dense` are the indices of that place if they are known.
     """
     first = _fitted(rows, components)
     if not 1 < components <= MOST_DENSE:
         return first
+    dense = densest(rows) if dense is None else dense
     try:
-        second = _fitted(rows, components, **_dense_start(rows, components))
+        second = _fitted(rows, components, **_dense_start(rows, components, dense))
     except ValueError:  # the densest place is a whole cluster, or has too few distinct rows
         return first
     return max(first, second, key=lambda mixture: mixture.lower_bound_)
+
+
+def densest(rows: np.ndarray) -> np.ndarray:
+    """Returns the indices of rows (N, D) that are next to each other where most are."""
+    from scipy.spatial import KDTree
+
+    count, features = rows.shape
+    nearest = min(count, max(features + 2, round(DENSE_SHARE * count)))
+    centers = rows[:: -(-count // CENTERS)]
+    distances, members = map(np.asarray, KDTree(rows).query(centers, nearest))
+    return members[distances[:, -1].argmin()]
 
 
 def _fitted(rows: np.ndarray, components: int, **start: Any) -> Any:  # noqa: ANN401
@@ -111,23 +124,18 @@ def _fitted(rows: np.ndarray, components: int, **start: Any) -> Any:  # noqa: AN
         return mixture.fit(rows)
 
 
-def _dense_start(rows: np.ndarray, components: int) -> dict[str, np.ndarray]:
-    """Returns the start of EM from the densest place in the rows and clusters of the others."""
-    from scipy.spatial import KDTree
+def _dense_start(rows: np.ndarray, components: int, dense: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns the start of EM from a dense place in the rows and clusters of the others."""
     from sklearn.cluster import KMeans
 
-    count, features = rows.shape
-    nearest = min(count, max(features + 2, round(DENSE_SHARE * count)))
-    centers = rows[:: -(-count // CENTERS)]
-    distances, members = map(np.asarray, KDTree(rows).query(centers, nearest))
     labels = np.asarray(KMeans(components - 1, random_state=0).fit_predict(rows))
-    labels[members[distances[:, -1].argmin()]] = components - 1
+    labels[dense] = components - 1
     clusters = [rows[labels == label] for label in range(components)]
     if min(map(len, clusters)) < 2:
         raise ValueError("a cluster has too few rows")
     covariances = [np.atleast_2d(np.cov(cluster.T)) for cluster in clusters]
     return {
-        "weights_init": np.array([len(cluster) / count for cluster in clusters]),
+        "weights_init": np.array([len(cluster) / len(rows) for cluster in clusters]),
         "means_init": np.array([cluster.mean(0) for cluster in clusters]),
-        "precisions_init": np.linalg.inv(np.array(covariances) + FLOOR * np.eye(features)),
+        "precisions_init": np.linalg.inv(np.array(covariances) + FLOOR * np.eye(rows.shape[1])),
     }

@@ -168,7 +168,7 @@ class Encoding(BaseModel):
         return tuple(name for column in self.context for name in column.features)
 
     def numbers_in(self, raw: RawTable) -> dict[str, FloatArray]:
-        """Returns the columns of a source that are numbers or dates, in days; not on a circle.
+        """Returns the numbers of a source by column, dates as days, without columns on a circle.
 
         Missing values are NaN.
         """

@@ -238,7 +238,7 @@ class Racer:
 
     @property
     def most_gain(self) -> float:
-        """The nats that the rest of the training gains if each doubling gains as much as this."""
+        """The nats that the training still gains if each doubling gains as much as the last."""
         settings, steps = self.training.settings, self.training.objective.steps
         seconds = min(settings.max_time_s or math.inf, steps * self.step_s)
         return self.gain * math.log2(max(2.0, seconds / max(self.seconds, 1e-9)))
