@@ -19,6 +19,7 @@ from benchmarks.machine import machine
 from benchmarks.processes import console
 from benchmarks.suite import KEPT
 from benchmarks.tables_suite import data
+from benchmarks.tables_suite.command import log_look
 from kappaflow.runs.depth_curve import (
     HIDDEN,
     OF_TABLES,
@@ -57,7 +58,7 @@ def depth_on_real_data(
 ) -> None:
     """Train flows of 2 to 32 couplings on real tables, each way of mixing, from the start.
 
-    Results that are in the file are not measured again.
+    Results that are in the file are not measured again. Each use of the judged tables is logged.
 
     Parameters
     ----------
@@ -80,6 +81,9 @@ def depth_on_real_data(
     loop.clock = time.process_time
     file = results / f"depth-{part}.jsonl"
     append_machine(file, machine())
+    if part == "judged":
+        compared = f"depth-on-real-data: {', '.join(models)}, {steps} steps, {len(seeds)} seeds"
+        log_look(results / "judged-looks.jsonl", compared)
     for seed in seeds:
         for table in only or data.names(part):
             for model in ("glow",) if table == IMAGES else models:

@@ -1,6 +1,7 @@
 """What depths on real data come to: tables and a chart of the page."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 from statistics import mean, median
 from typing import Any
 
@@ -23,7 +24,7 @@ def depth_values(results: Results) -> Results:
     """Returns the values of the page; any of its files may be missing."""
     development = results.get("depth-development")
     judged, pruned = results.get("depth-judged"), results.get("pruning")
-    lines = [] if development is None else development["lines"]
+    lines = [] if development is None else sorted(development["lines"], key=itemgetter("table"))
     tables = [one for one in lines if one["model"] != "glow"]
     return {
         "depths": _table_of_depths(tables),
@@ -243,7 +244,8 @@ def judged_table(lines: list[Line]) -> Results:
 
 
 def pruning_values(lines: list[Line]) -> Results:
-    """Returns the table of pruned flows and its medians."""
+    """Returns the table of pruned flows, and the medians for each number of couplings before."""
+    lines = sorted(lines, key=itemgetter("table", "model", "depth"))
     rows = [
         [one["table"], one["model"], f"{one['depth']} -> {one['kept']}",
          f"{one['loss']:+.3f} ± {one['error']:.3f}", f"{one['time']:.2f}",
@@ -258,13 +260,19 @@ def pruning_values(lines: list[Line]) -> Results:
         "time of a score",
         "condition 95 %",
     ]
-    return {
-        "table": text_table(head, rows),
-        "share": median(1 - one["kept"] / one["depth"] for one in lines),
-        "loss": median(one["loss"] for one in lines),
-        "worst": max(one["loss"] for one in lines),
-        "time": median(one["time"] for one in lines),
-    }
+    depths = [
+        {
+            "depth": depth,
+            "share": median(1 - one["kept"] / depth for one in some),
+            "loss": median(one["loss"] for one in some),
+            "worst": max(one["loss"] for one in some),
+            "time": median(one["time"] for one in some),
+            "unpruned": sum(one["kept"] == depth for one in some),
+            "count": len(some),
+        }
+        for (depth,), some in sorted(grouped(lines, ("depth",)).items())
+    ]
+    return {"table": text_table(head, rows), "depths": depths}
 
 
 def depth_chart(result: Results) -> Chart:

@@ -132,15 +132,19 @@ def average_ranks(scores: Scores, tables: list[str], models: list[str]) -> dict[
 def paired(
     scores: Scores, cache: Path, table: str, model: str, other: str
 ) -> dict[str, float | None]:
-    """Returns how much better a model is than another, row by row on the same test rows."""
+    """Returns how much better a model is than another, row by row on the same test rows.
+
+    Where log p of the rows is not kept, the error is that of two independent means.
+    """
     ours, theirs = (_mean_nll(scores[table, name]) for name in (model, other))
     if ours is None or theirs is None:
         return {"difference": None, "error": None}
     rows = [_mean_log_p(scores[table, name], cache) for name in (model, other)]
     if rows[0] is None or rows[1] is None:
-        return {"difference": theirs - ours, "error": None}
-    differences = rows[0] - rows[1]
-    error = float(differences.std(ddof=1)) / math.sqrt(len(differences))
+        errors = [[one["test_error"] for one in scores[table, name]] for name in (model, other)]
+        error = math.hypot(*map(mean, errors))
+    else:
+        error = float((rows[0] - rows[1]).std(ddof=1)) / math.sqrt(len(rows[0]))
     return {"difference": theirs - ours, "error": error if math.isfinite(error) else None}
 
 
