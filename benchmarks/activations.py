@@ -14,9 +14,8 @@ from benchmarks.lines import Line, write_results
 from benchmarks.machine import machine
 from benchmarks.processes import console
 from benchmarks.suite import KEPT
-from kappaflow.runs.race import OVERFIT_DECAY
-from kappaflow.runs.recipes import LEARNING_RATE
 from kappaflow.training import loop
+from kappaflow.training.settings import LEARNING_RATE, OVERFIT_DECAY
 
 NAMES = "chain 4, 2,000 rows", "chain 8, 12,800 rows", "bent 8", "squares", "wide and moving"
 VARIANTS: dict[str, tuple[str, float]] = {

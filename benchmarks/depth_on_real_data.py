@@ -22,7 +22,6 @@ from benchmarks.tables_suite import data
 from benchmarks.tables_suite.command import log_look
 from kappaflow.runs.depth_curve import (
     HIDDEN,
-    OF_TABLES,
     PARTITIONS,
     WORTH,
     Examples,
@@ -35,6 +34,7 @@ from kappaflow.runs.depth_curve import (
 )
 from kappaflow.training import Settings, loop
 from kappaflow.training.measure import standard_error
+from kappaflow.training.settings import OF_TABLES
 
 DEPTHS = (2, 4, 8, 16, 32)
 REWRITTEN = 4  # couplings with learned linear maps, as couplings of one partition

@@ -14,8 +14,8 @@ from benchmarks.machine import machine
 from benchmarks.processes import console
 from benchmarks.suite import KEPT
 from benchmarks.tables_suite import data
-from kappaflow.runs.recipes import LEARNING_RATE
 from kappaflow.training import loop
+from kappaflow.training.settings import OF_TABLES
 
 MODELS: dict[str, dict[str, Any]] = {
     "spline": {"start": "gaussianize", "hidden": (64, 64)},
@@ -41,7 +41,8 @@ def pruning(
     Parameters
     ----------
     seconds
-        Processor time of the training before; each training of pruning has 30 epochs at most.
+        Processor time of the training before; each training of pruning has a third of
+        the epochs of `kappaflow fit`.
     seed
         Of the weights and the batches.
     depth
@@ -82,8 +83,8 @@ def measured(table: str, model: str, seconds: float, seed: int, depth: int) -> L
     torch.manual_seed(seed)
     options: dict[str, Any] = {"depth": depth, "partition": "random-half", **MODELS[model]}
     flow = getattr(kf, model)(train.shape[1], **options)
-    settings: dict[str, Any] = {"learning_rate": LEARNING_RATE, "seed": seed, "progress": False}
-    kf.fit(flow, train, validation=validation, max_time_s=seconds, cooldown=True, **settings)
+    settings: dict[str, Any] = {**OF_TABLES, "seed": seed, "progress": False}
+    kf.fit(flow, train, validation=validation, max_time_s=seconds, **settings)
     begun = time.process_time()
     pruned = kf.prune(flow.eval(), train, validation, nats=NATS, seed=seed, progress=False)
     seconds_of_pruning = time.process_time() - begun

@@ -27,9 +27,10 @@ from kappaflow import Flow, load
 from kappaflow.data import load_table
 from kappaflow.runs import ModelSearch, TableConfig, diagnose_run, fit_run
 from kappaflow.runs.derived_run import StoredRun
-from kappaflow.runs.recipes import LEARNING_RATE, ModelConfig
+from kappaflow.runs.recipes import ModelConfig
 from kappaflow.runs.table_content import table_matcher
 from kappaflow.training import batch_of, log_prob_of
+from kappaflow.training.settings import LEARNING_RATE
 
 BAD = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})  # of two epochs
 MODERATE_S, GOOD_S, LARGE_S = 10.0, 45.0, 90.0  # seconds of a training; LARGE_S for many rows

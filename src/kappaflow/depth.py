@@ -24,11 +24,11 @@ from kappaflow.training import Batch, batch_of, checked_settings, fit_split, log
 from kappaflow.training.fit import split_rows
 from kappaflow.training.measure import condition_numbers, mean, quantile, standard_error
 from kappaflow.training.rows import as_table
+from kappaflow.training.settings import OF_TABLES
 
 RANKED = 1_000  # validation rows that decide which layer is removed next
 MEASURED = 64  # at which conditioning is measured
 TIMED, REPEATED = 4_096, 7  # rows and repetitions for the time of a score
-TRIAL = {"max_epochs": 30, "patience": 10, "cooldown": True}  # settings of the training of a trial
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def prune(
         nats: The largest loss and its standard error together, in nats per row: mean NLL minus
             that of the old flow.
         progress: Show progress bars; by default on a terminal and in a notebook.
-        **settings: Of each training, as for `kappaflow.fit`. By default 30 epochs at most.
+        **settings: Of each training, as for `kappaflow.fit`. By default it is as `kappaflow fit`
+            trains tables, with a third of the epochs.
 
     Returns:
         The new flow, and what it costs.
@@ -115,10 +116,13 @@ def prune(
     """
     positive_float("nats", nats)
     checked_flow(flow)
-    checked = checked_settings(("validation", "nats", "progress"), **{**TRIAL, **settings})
+    defaults = OF_TABLES | ({"overfit_decay": None} if [*flow.base.parameters()] else {})
+    checked = checked_settings(("validation", "nats", "progress"), **{**defaults, **settings})
     parts = split_rows(
         as_table(train), validation, {}, checked, READ_ALL, repair=None, duplicates="keep"
     )
+    if checked.max_epochs is None and checked.max_time_s is None:
+        checked = checked.shorter(len(parts.train))
     held_out = batch_of(parts.validation, flow)
     before = log_prob_of(flow, held_out)
     best, removed, trials = flow, list[str](), list[PruneTrial]()

@@ -97,8 +97,8 @@ def fit(
     """
     from kappaflow.data.dataset import kind_of, runs_of
     from kappaflow.runs import MixedConfig, ModelSearch, TableConfig, fit_run
-    from kappaflow.runs.recipes import LEARNING_RATE
     from kappaflow.training import TensorBoard
+    from kappaflow.training.settings import LEARNING_RATE
 
     _refuse_missing(data)
     folder = _default_folder(data) if out is None else out

@@ -12,7 +12,7 @@ def prune(
     *,
     out: Path,
     nats: float = 0.02,
-    epochs: Integer = 30,
+    epochs: Integer | None = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -37,7 +37,8 @@ def prune(
     nats
         The largest loss on validation rows, its standard error included, in nats per row.
     epochs
-        Maximum number of epochs of each training; there are about log2(layers) of them.
+        Maximum number of epochs of each training, about log2(layers) of them. Default: a third of
+        those of kappaflow fit.
     """
     from kappaflow.runs import prune_run
     from kappaflow.summary import facts_of

@@ -66,7 +66,8 @@ def tradeoff(
     from kappaflow.data.dataset import kind_of
     from kappaflow.extensions import load_by_name
     from kappaflow.runs import ModelConfig, TableConfig
-    from kappaflow.runs.recipes import LEARNING_RATE, with_defaults
+    from kappaflow.runs.recipes import with_defaults
+    from kappaflow.training.settings import LEARNING_RATE
 
     if kind_of(data) is not None:
         raise ArgumentError(

@@ -33,7 +33,6 @@ from kappaflow.files import load, save
 from kappaflow.flows import Flow
 from kappaflow.options import Repair, TableOptions, TrainingOptions, write_descriptions
 from kappaflow.runs.recipes import (
-    LEARNING_RATE,
     RECIPES,
     ModelConfig,
     build_flow,
@@ -43,6 +42,7 @@ from kappaflow.runs.recipes import (
 from kappaflow.training import Settings, batch_of, checked_settings, fit_split, log_prob_of
 from kappaflow.training.fit import warn_of
 from kappaflow.training.session import TrainingState
+from kappaflow.training.settings import LEARNING_RATE
 
 Floats = NDArray[np.float64]
 Packed = dict[str, bytes]

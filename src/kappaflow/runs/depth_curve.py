@@ -37,8 +37,7 @@ from kappaflow.rewrite.layers import is_any_coupling, parts_of
 from kappaflow.runs.depth_theory import linear_part, modes_of
 from kappaflow.runs.kinds import DataConfig
 from kappaflow.runs.pool import in_processes
-from kappaflow.runs.race import OVERFIT_DECAY
-from kappaflow.runs.recipes import LEARNING_RATE, ModelConfig, build_flow, with_bounds
+from kappaflow.runs.recipes import ModelConfig, build_flow, with_bounds
 from kappaflow.runs.table_data import FRACTIONS
 from kappaflow.storage import write_bytes
 from kappaflow.training import (
@@ -51,6 +50,7 @@ from kappaflow.training import (
 )
 from kappaflow.training.measure import bits_per_dimension, has_bits, mean, standard_error
 from kappaflow.training.rows import as_table
+from kappaflow.training.settings import OF_TABLES
 
 PARTITIONS: dict[str, dict[str, Any]] = {
     "half": {"partition": "half"},
@@ -64,15 +64,9 @@ OF_IMAGES: dict[str, dict[str, Any]] = {
 }
 STARTS = {"spline": "gaussianize", "real_nvp": "whiten"}
 HIDDEN = (64, 64)
-OF_TABLES = {  # as the winner of a model search is trained
-    "learning_rate": LEARNING_RATE,
-    "cooldown": True,
-    "overfit_decay": OVERFIT_DECAY,
-}
 WORTH, WORTH_BITS = 0.01, 0.01  # nats of a row, bits per dimension of an image
 SCALE_BOUND = 1.5  # of each affine coupling, the same at all depths
 FIRST = 2  # couplings: fewer leave columns unchanged
-OF_TRAINING = 3  # how many times fewer epochs than `kappaflow.fit` each depth has by default
 REWRITTEN_ROWS, REPEATED = 64, 3
 PAGE, NUMBERS = "index.html", "report.json"
 Kind = Literal["spline", "real_nvp", "glow"]
@@ -291,10 +285,7 @@ def _with_epochs(chosen: Mapping[str, Any], parts: Examples) -> Settings:
     settings = Settings(**{**parts.defaults, **chosen})
     if chosen.get("max_epochs") is not None or settings.max_time_s is not None:
         return settings
-    rows = len(parts.train)
-    steps = -(-rows // settings.rows_a_step(rows))
-    epochs = max(1, settings.epochs(steps) // OF_TRAINING)
-    return settings.model_copy(update={"max_epochs": epochs})
+    return settings.shorter(len(parts.train))
 
 
 def _measured(parts: Examples, plan: Plan, partition: str) -> _Flows:

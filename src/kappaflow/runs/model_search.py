@@ -42,7 +42,6 @@ from kappaflow.runs.race import (
 )
 from kappaflow.runs.recipes import (
     DEFAULTS,
-    LEARNING_RATE,
     ModelConfig,
     build_flow,
     is_one_feature,
@@ -56,6 +55,7 @@ from kappaflow.training.fit import OPTIONS, split_rows, warn_of
 from kappaflow.training.progress import Bar, bar_shown
 from kappaflow.training.rows import as_table
 from kappaflow.training.session import TrainingState
+from kappaflow.training.settings import LEARNING_RATE
 
 SLOWER = 1e-3  # maximum learning rate with a mixture as the base: its components are narrow
 SHARE = 0.25  # of the limits of a run that a search may use

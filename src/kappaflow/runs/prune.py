@@ -19,6 +19,7 @@ from kappaflow.training import log_prob_of
 from kappaflow.training.measure import mean, standard_error
 
 PRUNED = "pruned.json"
+LIMITS = ("max_epochs", "max_time_s", "patience", "cooldown")  # those of the old training
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ def prune_run(
     """Prunes the flow of a run, and writes the run of the new flow, with its report.
 
     The rows of the run train the flow and decide; its held-out rows say what that cost. The
-    folder of the old run does not change. The other arguments are as for `kappaflow.prune`.
+    folder of the old run does not change. The other arguments are as for `kappaflow.prune`, with
+    the settings of the training of the run as defaults.
 
     Returns:
         The new flow and what it costs. If no layer could go, nothing is written.
@@ -84,7 +86,7 @@ def prune_run(
             f"numbers, and {old} has {option('kinds')}."
         )
     stored = (read_config(old / CONFIG).run or {})["training"]
-    kept = {name: stored[name] for name in ("seed", "batch_size") if name in stored}
+    kept = {name: value for name, value in stored.items() if name not in LIMITS}
     kept |= settings
     pruned = prune(flow, data.trained_on, data.validation, nats=nats, progress=progress, **kept)
     rows = data.test.batches(flow)

@@ -25,11 +25,11 @@ from kappaflow.training.maximum_likelihood import MaximumLikelihood
 from kappaflow.training.measure import conditioning_figures, mean, standard_error
 from kappaflow.training.progress import Bar
 from kappaflow.training.session import TrainingState
+from kappaflow.training.settings import OVERFIT_DECAY
 
 RISE = 100  # steps over which the learning rate rises
 ROUNDS, LEAST_STEPS = 4, 20  # most rounds of a race; fewest steps of a model in one
 CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
-OVERFIT_DECAY = 1.0  # weight decay of a model of one normal base once it overfits
 TIED = 0.01  # most nats between two models of which the better conditioned one wins
 MOST_RATIO = 0.25  # of the gain of a doubling of the training to that of the one before
 DECAY = 0.1  # weight decay of autoregressive layers before that

@@ -46,9 +46,8 @@ RECIPES: Recipes = {
 }
 
 # The defaults of `kappaflow fit`, `fit_auto` and the estimators that are not those of the recipes
-# and of `Settings`: arguments of couplings, and the maximum learning rate for tables.
+# and of `Settings`.
 DEFAULTS: dict[str, Any] = {"depth": 16, "partition": "random-half"}
-LEARNING_RATE = 5e-3
 NOT_OPTIONS = ("kind",)  # arguments of recipes that a run determines
 NOT_IN_REPORTS = ("context_features", "values", "seed")  # facts of the data and of the training
 

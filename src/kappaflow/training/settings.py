@@ -16,6 +16,11 @@ Checked = TypeVar("Checked", bound=BaseModel)
 LEAST_STEPS, MOST_STEPS, EPOCHS = 2_000, 12_000, 200
 LEAST_BATCH, MOST_BATCH, STEPS_AN_EPOCH = 128, 512, 16
 PATIENT_EPOCHS, PATIENT_STEPS = 30, 1_000
+SHORTER = 3  # how many times fewer epochs trainings have of which only the differences matter
+# Of flows of tables, as `kappaflow fit` trains them.
+LEARNING_RATE = 5e-3
+OVERFIT_DECAY = 1.0  # of a model of one normal base
+OF_TABLES = {"learning_rate": LEARNING_RATE, "cooldown": True, "overfit_decay": OVERFIT_DECAY}
 MEASUREMENTS = 40  # of the conditioning, over a whole training
 
 
@@ -41,6 +46,11 @@ class Settings(BaseModel, TrainingOptions):  # noqa: D101 - the docstring is the
         longer = 1 if self.max_time_s is None else 5
         steps = max(LEAST_STEPS, min(MOST_STEPS, EPOCHS * steps_per_epoch)) * longer
         return -(-steps // steps_per_epoch)
+
+    def shorter(self, rows: int) -> "Settings":
+        """Returns these settings with a third of the epochs."""
+        epochs = self.epochs(-(-rows // self.rows_a_step(rows)))
+        return self.model_copy(update={"max_epochs": max(1, epochs // SHORTER)})
 
     def epochs_of_patience(self, steps_per_epoch: int) -> int:
         """Returns the number of epochs without improvement after which training stops."""
