@@ -21,7 +21,6 @@ from benchmarks.suite import KEPT
 from benchmarks.tables_suite import data
 from benchmarks.tables_suite.command import log_look
 from kappaflow.runs.depth_curve import (
-    HIDDEN,
     PARTITIONS,
     WORTH,
     Examples,
@@ -43,7 +42,8 @@ MODELS: tuple[Kind, ...] = ("spline", "real_nvp")
 STEPS = 1_000  # of each training, at all depths
 MOST_TRAINED, MOST_TESTED = 20_000, 5_000  # rows
 EXAMINED = 1_000  # rows at which the gains of layers are measured
-KEY = ("table", "model", "seed", "steps")
+KEY = ("table", "model", "seed", "steps", "hidden")
+WIDTH = 64  # of the hidden layers of conditioners
 
 
 def depth_on_real_data(
@@ -53,6 +53,7 @@ def depth_on_real_data(
     partitions: list[str] = list(PARTITIONS),  # noqa: B006
     seeds: list[int] = [0],  # noqa: B006
     steps: int = STEPS,
+    hidden: int = WIDTH,
     only: list[str] | None = None,
     results: Path = KEPT,
 ) -> None:
@@ -72,6 +73,8 @@ def depth_on_real_data(
         Seeds of the weights and the batches.
     steps
         Steps of each training, at all depths.
+    hidden
+        Width of the two hidden layers of each conditioner, for tables.
     only
         Names of tables, instead of all; "digits" for a Glow of the shipped images.
     results
@@ -88,8 +91,8 @@ def depth_on_real_data(
         for table in only or data.names(part):
             for model in ("glow",) if table == IMAGES else models:
                 done = {key_of(line, KEY) for line in read_lines(file)[0]}
-                if (table, model, seed, steps) not in done:
-                    line = measured(table, model, partitions, seed, steps)
+                if (table, model, seed, steps, hidden) not in done:
+                    line = measured(table, model, partitions, seed, steps, hidden)
                     append_line(file, line)
                     console.print(_said(line))
     lines, machines = read_lines(file)
@@ -97,7 +100,9 @@ def depth_on_real_data(
     write_results(file.with_suffix(".json"), {"machine": machines[-1], "lines": latest})
 
 
-def measured(table: str, model: Kind, partitions: list[str], seed: int, steps: int) -> Line:
+def measured(
+    table: str, model: Kind, partitions: list[str], seed: int, steps: int, hidden: int
+) -> Line:
     """Returns the figures of all depths and ways of mixing for one table and one seed."""
     examples = _examples(table)
     rows = len(examples.train)
@@ -105,9 +110,10 @@ def measured(table: str, model: Kind, partitions: list[str], seed: int, steps: i
     epochs = max(1, round(steps / -(-rows // settings.rows_a_step(rows))))
     settings = settings.model_copy(update={"max_epochs": epochs})
     images = table == IMAGES
-    depths, hidden = (DEPTHS[:-1], None) if images else (DEPTHS, HIDDEN)
-    plan = Plan(model, hidden, depths[-1], WORTH, settings, None, progress=False)
+    depths, widths = (DEPTHS[:-1], None) if images else (DEPTHS, (hidden, hidden))
+    plan = Plan(model, widths, depths[-1], WORTH, settings, None, progress=False)
     line: Line = {"table": table, "rows": rows, "model": model, "seed": seed, "steps": steps}
+    line["hidden"] = hidden
     scores: dict[tuple[str, int], Tensor] = {}
     points = []
     for partition in partitions:

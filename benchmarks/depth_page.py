@@ -1,12 +1,14 @@
 """What depths on real data come to: tables and a chart of the page."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 from operator import itemgetter
 from statistics import mean, median
 from typing import Any
 
 import numpy as np
 
+from benchmarks.depth_on_real_data import WIDTH
 from benchmarks.lines import Line, grouped
 from benchmarks.tables import text_table
 from kappaflow.report.charts import DATA, SAMPLES, SQUEEZE, Chart, Panel, line
@@ -22,11 +24,14 @@ CERTAIN = 2  # standard errors
 
 def depth_values(results: Results) -> Results:
     """Returns the values of the page; any of its files may be missing."""
-    development = results.get("depth-development")
+    development = results.get("depth-development", {"lines": []})
     judged, pruned = results.get("depth-judged"), results.get("pruning")
-    lines = [] if development is None else sorted(development["lines"], key=itemgetter("table"))
-    tables = [one for one in lines if one["model"] != "glow"]
+    lines = sorted(development["lines"], key=itemgetter("model", "table"))
+    of_tables = [one for one in lines if one["model"] != "glow"]
+    tables = [one for one in of_tables if one["hidden"] == WIDTH]
     return {
+        "doublings": _table_of_doublings(tables),
+        "widths": _table_of_widths(of_tables),
         "depths": _table_of_depths(tables),
         "found": _found(tables),
         "strict": mean(map(_strictly_behind, tables)) if tables else 0.0,
@@ -116,6 +121,62 @@ def _found(lines: list[Line]) -> Results:
             "worst": max(behind),
         }
     return found
+
+
+def _table_of_doublings(lines: list[Line]) -> str:
+    """Returns what twice the couplings gain and cost, with a random order of the columns."""
+    rows = []
+    for (model,), some in grouped(lines, ("model",)).items():
+        for depths in pairwise(
+            sorted({point["depth"] for one in some for point in one["points"]})
+        ):
+            pairs = [
+                [next(p for p in _points(one, "random") if p.depth == depth) for depth in depths]
+                for one in some
+            ]
+            gains = [deeper.gain or 0.0 for _, deeper in pairs]
+            certain = sum(
+                (deeper.gain or 0.0) > CERTAIN * (deeper.gain_error or 0.0) for _, deeper in pairs
+            )
+            condition = median(b.condition_number / a.condition_number for a, b in pairs)
+            time = median(b.score_s / a.score_s for a, b in pairs)
+            rows.append(
+                [model, " -> ".join(map(str, depths)), f"{median(gains):+.3f}",
+                 f"{certain} of {len(pairs)}", f"{condition:.2f}", f"{time:.2f}"]
+            )  # fmt: skip
+    head = [
+        "couplings", "number", "median gain", "beyond two errors", "condition number",
+        "time of a score",
+    ]  # fmt: skip
+    return text_table(head, rows)
+
+
+def _table_of_widths(lines: list[Line]) -> str:
+    """Returns how far widths and depths are behind the best of them, on tables with all widths."""
+    widths = sorted({one["hidden"] for one in lines})
+    by = {
+        table: {one["hidden"]: _points(one, "random") for one in some}
+        for (table,), some in grouped(
+            [one for one in lines if one["model"] == "spline"], ("table",)
+        ).items()
+    }
+    by = {table: points for table, points in by.items() if len(points) == len(widths)}
+    if len(widths) < 2 or not by:
+        return ""
+    best = {
+        table: min(point.nll for some in points.values() for point in some)
+        for table, points in by.items()
+    }
+    depths = [point.depth for point in by[next(iter(by))][widths[0]]]
+    rows = []
+    for width in widths:
+        cells = []
+        for i in range(len(depths)):
+            behind = median(points[width][i].nll - best[table] for table, points in by.items())
+            condition = median(points[width][i].condition_number for points in by.values())
+            cells.append(f"{behind:.3f} ({significant(condition)})")
+        rows.append([str(width), *cells])
+    return text_table(["width", *(f"{depth} couplings" for depth in depths)], rows)
 
 
 def _table_of_mixing(lines: list[Line]) -> str:
@@ -278,7 +339,7 @@ def pruning_values(lines: list[Line]) -> Results:
 def depth_chart(result: Results) -> Chart:
     """Returns how far each depth is behind the best of the grid, the median of all tables."""
     panels = []
-    tables = [one for one in result["lines"] if one["model"] != "glow"]
+    tables = [one for one in result["lines"] if one["model"] != "glow" and one["hidden"] == WIDTH]
     for (model,), some in grouped(tables, ("model",)).items():
         depths = sorted({point["depth"] for one in some for point in one["points"]})
         series = []

@@ -94,8 +94,8 @@ def prune(
         flow: A trained flow of a table, made of layers of kappaflow; it does not change.
         train: Rows to train on, as for `kappaflow.fit`.
         validation: Rows to compare on, and to stop at; a tenth of `train` by default.
-        nats: The largest loss and its standard error together, in nats per row: mean NLL minus
-            that of the old flow.
+        nats: The largest loss on validation rows, in nats per row: mean NLL minus that of the
+            old flow. With few rows the standard error of the loss can be larger.
         progress: Show progress bars; by default on a terminal and in a notebook.
         **settings: Of each training, as for `kappaflow.fit`. By default it is as `kappaflow fit`
             trains tables, with a third of the epochs.
@@ -138,7 +138,7 @@ def prune(
         result = fit_split(tried, parts.train, parts.validation, checked, progress=progress)
         loss, error = _loss(before, log_prob_of(result.flow, held_out), held_out.weights)
         trials.append(PruneTrial(count, loss, error))
-        if loss + error <= nats:
+        if loss <= nats:
             best, least = result.flow.eval(), count
             removed += [names.pop(i) for i in sorted(gone, reverse=True)]
         else:

@@ -35,7 +35,7 @@ def prune(
     out
         The new folder.
     nats
-        The largest loss on validation rows, its standard error included, in nats per row.
+        The largest loss on validation rows, in nats per row.
     epochs
         Maximum number of epochs of each training, about log2(layers) of them. Default: a third of
         those of kappaflow fit.
