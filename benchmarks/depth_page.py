@@ -299,6 +299,7 @@ def judged_table(lines: list[Line]) -> Results:
         "count": len(losses),
         "worst": max(losses, default=0.0),
         "cost": median(costs) if costs else 0.0,
+        "cheap": sum(cost < 1.5 for cost in costs),
         "few": few,
         "many": many,
     }

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from itertools import product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,15 +219,18 @@ def posteriors_values(results: dict[str, Any]) -> dict[str, Any]:
     Each row ends with the 95 % condition number of kappaflow's flow.
     """
     tables: dict[int, dict[str, list[float]]] = {}
-    for (size, task), lines in files.grouped(results["lines"], ("simulations", "task")).items():
+    everything = sorted(results["lines"], key=itemgetter("simulations", "task"))
+    names = [name for name in ESTIMATORS if any(one["estimator"] == name for one in everything)]
+    for (size, task), lines in files.grouped(everything, ("simulations", "task")).items():
         by_name = {line["estimator"]: line for line in lines}
-        scores = [mean(by_name[name]["c2st"]) if name in by_name else NAN for name in ESTIMATORS]
+        scores = [mean(by_name[name]["c2st"]) if name in by_name else NAN for name in names]
         condition = mean(by_name[OURS]["condition_p95"]) if OURS in by_name else NAN
         tables.setdefault(size, {})[task] = [*scores, condition]
     means = {size: np.mean([*table.values()], 0).tolist() for size, table in tables.items()}
     chart = posteriors_chart(results)
-    sizes = {name: min(line[name] for line in results["lines"]) for name in KEY[-2:]}
-    return {"tables": tables, "means": means, "published": PUBLISHED, "chart": chart} | sizes
+    sizes = {name: min(line[name] for line in everything) for name in KEY[-2:]}
+    values = {"names": names, "tables": tables, "means": means, "chart": chart}
+    return values | {"published": PUBLISHED} | sizes
 
 
 def posteriors_chart(results: dict[str, Any]) -> Chart:
