@@ -20,6 +20,9 @@ Results = dict[str, Any]
 TONES = dict(zip(PARTITIONS, (DATA, SAMPLES, SQUEEZE), strict=True))
 OF_POINT = DepthPoint.model_fields
 CERTAIN = 2  # standard errors
+OF_PRUNED = [
+    "number", "couplings", "removed", "none removed", "time of a score", "test loss [nats]",
+]  # fmt: skip
 
 
 def depth_values(results: Results) -> Results:
@@ -322,19 +325,26 @@ def pruning_values(lines: list[Line]) -> Results:
         "time of a score",
         "condition 95 %",
     ]
-    depths = [
-        {
-            "depth": depth,
-            "share": median(1 - one["kept"] / depth for one in some),
-            "loss": median(one["loss"] for one in some),
-            "worst": max(one["loss"] for one in some),
-            "time": median(one["time"] for one in some),
-            "unpruned": sum(one["kept"] == depth for one in some),
-            "count": len(some),
-        }
-        for (depth,), some in sorted(grouped(lines, ("depth",)).items())
+    groups = grouped(lines, ("depth", "model")) | grouped(lines, ("depth",))
+    return {
+        "table": text_table(head, rows),
+        "summary": text_table(OF_PRUNED, [_pruned(*group) for group in groups.items()]),
+        "depths": sorted({one["depth"] for one in lines}),
+    }
+
+
+def _pruned(group: tuple[Any, ...], lines: list[Line]) -> list[str]:
+    """Returns the row of some flows of one depth: the medians."""
+    depth, *models = group
+    loss = median(one["loss"] for one in lines)
+    return [
+        str(depth),
+        *(models or ["both"]),
+        f"{median(1 - one['kept'] / depth for one in lines):.0%}",
+        f"{sum(one['kept'] == depth for one in lines)} of {len(lines)}",
+        f"{median(one['time'] for one in lines):.2f}",
+        f"{loss:+.3f}",
     ]
-    return {"table": text_table(head, rows), "depths": depths}
 
 
 def depth_chart(result: Results) -> Chart:
