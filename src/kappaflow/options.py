@@ -119,10 +119,13 @@ class StartOptions(OptionGroup):
             after whitening.
         components: Number of components of the base: 1 for a standard normal; more for a
             `NormalMixture`, which is fitted to the latents and trained with the flow.
+        gaussianize_context: Conditioners read each number of the context twice, standardized and
+            made about normal by a curve. So they are near a line in whichever is simpler.
     """
 
     start: StartName = "identity"
     components: int = 1
+    gaussianize_context: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

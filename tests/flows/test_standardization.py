@@ -188,3 +188,54 @@ def test_rows_that_cannot_be_whitened_name_the_columns_and_a_way_out(column, mes
     flow.columns = ("a", "b", "c")
     with pytest.raises(kf.errors.DataError, match=message):
         flow.standardization.fit(x)
+
+
+def lognormal_context(rows=2000):
+    """Returns x, which follows the logarithm of its context, and the context with a label."""
+    generator = torch.Generator().manual_seed(0)
+    logarithm = 1.5 * torch.randn(rows, 1, generator=generator)
+    x = logarithm + 0.1 * torch.randn(rows, 1, generator=generator)
+    label = (torch.rand(rows, 1, generator=generator) < 0.3).float()
+    return x, torch.cat([logarithm.exp(), label], 1)
+
+
+def test_a_gaussianized_context_is_read_standardized_and_normal():
+    """A skewed column becomes normal beside itself; a label stays what it is."""
+    x, context = lognormal_context()
+    flow = flow_of(1, context_features=2, start={"gaussianize_context": True})
+    flow.standardization.fit(x, context)
+    skewed, label, normal, same = flow.bijection.embedding(context).T
+    expected = (context - context.mean(0)) / context.std(0, correction=0)
+    torch.testing.assert_close(torch.stack([skewed, label], 1), expected)
+    torch.testing.assert_close(same, label)
+    levels = torch.special.ndtr(normal.sort().values)
+    assert (levels - torch.linspace(0, 1, len(x))).abs().max() < 0.02  # Kolmogorov's distance
+
+
+def test_a_line_in_a_normal_context_is_learned_at_once():
+    """The same training is 0.5 nats behind where conditioners see the skewed context alone."""
+    x, context = lognormal_context()
+    losses_of = {}
+    for gaussianized in (False, True):
+        torch.manual_seed(0)
+        start = {"gaussianize_context": gaussianized}
+        flow = flow_of(1, context_features=2, hidden=(16,), start=start)
+        fit = kf.fit(flow, (x, context), max_epochs=15, seed=0, progress=False)
+        losses_of[gaussianized] = -fit.flow.log_prob(x, context).mean().item()
+    assert losses_of[True] < losses_of[False] - 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "'gaussianize_context' should be left out without a context."),
+        (
+            {"context_features": 2, "embedding": torch.nn.Linear(2, 2)},
+            "'gaussianize_context' should be left out with an embedding.",
+        ),
+    ],
+)
+def test_a_gaussianized_context_needs_a_context_of_its_own(arguments, message):
+    """There is nothing to make normal, or the network of the user decides what is read."""
+    with pytest.raises(kf.errors.ArgumentError, match=message):
+        flow_of(gaussianize_context=True, **arguments)

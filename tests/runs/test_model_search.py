@@ -376,6 +376,19 @@ def test_each_model_has_its_learning_rate_unless_the_search_names_one():
     assert choice.settings(SETTINGS).learning_rate == 1e-3
 
 
+def test_all_models_read_a_context_standardized_and_normal_unless_the_search_says_otherwise():
+    """Tables without a context have no such option, which would be refused."""
+    table = load_table(np.random.default_rng(0).normal(size=(400, 3)), context=["x2"])
+    option = "gaussianize_context"
+    models = candidates(table, ModelSearch())
+    assert all(arguments[option] for _, arguments, _ in models)
+    named = candidates(table, ModelSearch(arguments={option: False}))
+    assert not any(arguments[option] for _, arguments, _ in named)
+    assert all(ModelChoice(**m._asdict()).build(table, {}, 0).context_features == 1 for m in models)
+    plain = candidates(load_table(table.values[:, :2]), ModelSearch())
+    assert not any(option in arguments for _, arguments, _ in plain)
+
+
 def test_the_model_of_one_column_is_a_curve_and_nothing_races(monkeypatch):
     """A spike of 5 % of the rows: couplings alone would be a Gaussian, 0.9 nats worse."""
     monkeypatch.setattr(module, "candidates", candidates)

@@ -18,7 +18,7 @@ from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.bijections.column_curve import fit_curve, with_gaps
 from kappaflow.bijections.log_scales import bounded
 from kappaflow.linearization import ElementwiseLinearization, Linearization
-from kappaflow.nets.inputs import flag_text
+from kappaflow.nets.inputs import StandardizeInputs, flag_text
 from kappaflow.registry import register
 
 CHANGE_BOUND = 2.0  # of the logarithms by which training changes slopes
@@ -185,3 +185,37 @@ class Gaussianize(Bijection):
 
     def extra_repr(self) -> str:
         return f"features={self.features}, bins={self.bins}, fitted={flag_text(self.fitted)}"
+
+
+@register("GaussianizeInputs")
+class GaussianizeInputs(StandardizeInputs):
+    """Standardizes inputs of a network, and adds each one made approximately normal by a curve.
+
+    The curves are those of `Gaussianize`, and are not trained. Until `fit` they are the identity,
+    and they stay it for an input with few different values, such as a label.
+
+    Args:
+        features: Width of the input; the output is twice as wide.
+
+    Example:
+        >>> c = torch.linspace(-3, 3, 999)[:, None].exp()
+        >>> inputs = GaussianizeInputs(1)
+        >>> inputs.fit(c)
+        >>> inputs(c).shape
+        torch.Size([999, 2])
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.curves = Gaussianize(features).requires_grad_(False)
+
+    @torch.no_grad()
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Fits all to rows x, (N, features), with optional `weights`, (N,)."""
+        super().fit(x, weights)
+        self.curves.fit(super().forward(x), weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns standardized inputs and then approximately normal ones, (B, 2 * features)."""
+        standardized = super().forward(x)
+        return torch.cat([standardized, self.curves(standardized)[0]], 1)

@@ -180,7 +180,7 @@ class RecipeFlags:
 ModelFlags = options_class(
     "ModelFlags",
     [
-        flags(StartOptions, {"start": MODEL, "components": MODEL}),
+        flags(StartOptions, {"start": MODEL, "components": MODEL, "gaussianize_context": MODEL}),
         flags(SplineOptions, {"bins": MODEL, "tail_bound": MODEL, "mixing": MODEL}),
         flags(
             AffineOptions,

@@ -61,7 +61,9 @@ def autoregressive(
     network = as_group(NetworkOptions, "network", network)
     seed = natural_int("seed", settings.pop("seed"))
     settings["scale_bound"] = positive_float("scale_bound", settings["scale_bound"]) / depth
-    width, before = context_embedding(context_features, network.embedding)
+    width, before = context_embedding(
+        context_features, network.embedding, gaussianize=start.gaussianize_context
+    )
     settings |= {name: getattr(network, name) for name in ("activation", "residual", "dropout")}
     layers = [*input_layers(features, bounds), *layers_before(start.start, features)]
     for number in range(depth):

@@ -71,7 +71,9 @@ def coupling_flow(
     positive_int("depth", depth, "depth counts couplings.")
     start = as_group(StartOptions, "start", start)
     network = as_group(NetworkOptions, "network", network)
-    width, before = context_embedding(context_features, network.embedding)
+    width, before = context_embedding(
+        context_features, network.embedding, gaussianize=start.gaussianize_context
+    )
     natural_int("seed", couplings.seed)
     added = checked_padding(padding)
     joint, extra = features + padding_features(added), padding_features(added)

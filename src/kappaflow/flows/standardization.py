@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from kappaflow._checks import natural_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Domain, Gaussianize, Standardize
+from kappaflow.bijections.gaussianize import GaussianizeInputs
 from kappaflow.domains import Bound, intervals
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.factor import Whiten
@@ -23,16 +24,24 @@ from kappaflow.nets import StandardizeInputs
 
 
 def context_embedding(
-    context_features: int, embedding: nn.Module | None
+    context_features: int, embedding: nn.Module | None, *, gaussianize: bool = False
 ) -> tuple[int, dict[str, Any]]:
-    """Returns the width of the standardized, embedded context, and arguments of `Chain` for it."""
+    """Returns the width of the context that layers read, and arguments of `Chain` for it.
+
+    The context is standardized and embedded, or with `gaussianize` standardized and made normal.
+    """
     natural_int("context_features", context_features)
+    if gaussianize and (embedding is not None or not context_features):
+        other = "with an embedding" if context_features else "without a context"
+        raise ArgumentError(f"'gaussianize_context' should be left out {other}.")
     if embedding is None and not context_features:
         return 0, {}
-    width = context_features if embedding is None else _width_of(embedding, context_features)
-    network: nn.Module = StandardizeInputs(context_features)
+    if gaussianize:
+        width, network = 2 * context_features, GaussianizeInputs(context_features)
+    else:
+        width, network = context_features, StandardizeInputs(context_features)
     if embedding is not None:
-        network = nn.Sequential(network, embedding)
+        width, network = _width_of(embedding, width), nn.Sequential(network, embedding)
     return width, {"embedding": network, "context_features": context_features}
 
 

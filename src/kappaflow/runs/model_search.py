@@ -112,6 +112,7 @@ def candidates(
     layers = {"depth": 3, "hidden": (96, 96), "activation": "silu", **bins}
     smooth = {**layers, "depth": 1, "start": "identity", "dropout": 0.0}
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
+    read = {"gaussianize_context": True} if table.context_columns else {}
     affine = {"depth": 8, "hidden": (96, 96), "activation": "silu", **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
     single = len(table.columns) == 1
@@ -140,7 +141,7 @@ def candidates(
     return [
         Candidate(
             recipe,
-            {"dropout": dropout, **own}
+            {"dropout": dropout, **read, **own}
             | {k: v for k, v in search.arguments.items() if k in options_of(recipe)},
             search.learning_rate or rate,
         )
