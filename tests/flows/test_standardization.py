@@ -200,7 +200,7 @@ def lognormal_context(rows=2000):
 
 
 def test_a_gaussianized_context_is_read_standardized_and_normal():
-    """A skewed column becomes normal beside itself; a label stays what it is."""
+    """A skewed column is followed by one that is normal; a label stays what it is."""
     x, context = lognormal_context()
     flow = flow_of(1, context_features=2, start={"gaussianize_context": True})
     flow.standardization.fit(x, context)

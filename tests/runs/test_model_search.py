@@ -384,7 +384,8 @@ def test_all_models_read_a_context_standardized_and_normal_unless_the_search_say
     assert all(arguments[option] for _, arguments, _ in models)
     named = candidates(table, ModelSearch(arguments={option: False}))
     assert not any(arguments[option] for _, arguments, _ in named)
-    assert all(ModelChoice(**m._asdict()).build(table, {}, 0).context_features == 1 for m in models)
+    flows = [ModelChoice(**model._asdict()).build(table, {}, 0) for model in models]
+    assert all(flow.context_features == 1 for flow in flows)
     plain = candidates(load_table(table.values[:, :2]), ModelSearch())
     assert not any(option in arguments for _, arguments, _ in plain)
 
