@@ -120,7 +120,7 @@ class StartOptions(OptionGroup):
         components: Number of components of the base: 1 for a standard normal; more for a
             `NormalMixture`, which is fitted to the latents and trained with the flow.
         gaussianize_context: Conditioners read each number of the context twice, standardized and
-            made about normal by a curve. So they are near a line in whichever is simpler.
+            made about normal by a curve. What is nearly linear in either is then easy to learn.
     """
 
     start: StartName = "identity"

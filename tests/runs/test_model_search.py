@@ -377,7 +377,7 @@ def test_each_model_has_its_learning_rate_unless_the_search_names_one():
 
 
 def test_all_models_read_a_context_standardized_and_normal_unless_the_search_says_otherwise():
-    """Tables without a context have no such option, which would be refused."""
+    """Not those of a table without a context, or with one of many columns."""
     table = load_table(np.random.default_rng(0).normal(size=(400, 3)), context=["x2"])
     option = "gaussianize_context"
     models = candidates(table, ModelSearch())
@@ -386,8 +386,10 @@ def test_all_models_read_a_context_standardized_and_normal_unless_the_search_say
     assert not any(arguments[option] for _, arguments, _ in named)
     flows = [ModelChoice(**model._asdict()).build(table, {}, 0) for model in models]
     assert all(flow.context_features == 1 for flow in flows)
-    plain = candidates(load_table(table.values[:, :2]), ModelSearch())
-    assert not any(option in arguments for _, arguments, _ in plain)
+    for columns, context in ((2, []), (32, [f"x{i}" for i in range(1, 32)])):
+        values = np.random.default_rng(0).normal(size=(100, columns))
+        others = candidates(load_table(values, context=context), ModelSearch())
+        assert not any(option in arguments for _, arguments, _ in others)
 
 
 def test_the_model_of_one_column_is_a_curve_and_nothing_races(monkeypatch):

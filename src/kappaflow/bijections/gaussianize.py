@@ -191,8 +191,8 @@ class Gaussianize(Bijection):
 class GaussianizeInputs(StandardizeInputs):
     """Standardizes inputs of a network, and adds each one made approximately normal by a curve.
 
-    The curves are those of `Gaussianize`, and are not trained. Until `fit` they are the identity,
-    and they stay it for an input with few different values, such as a label.
+    The curves are those of `Gaussianize`, and are not trained. An input with few different values,
+    such as a label, has no curve but zeros, and so have all inputs before `fit`.
 
     Args:
         features: Width of the input; the output is twice as wide.
@@ -217,5 +217,6 @@ class GaussianizeInputs(StandardizeInputs):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns standardized inputs and then approximately normal ones, (B, 2 * features)."""
-        standardized = super().forward(x)
-        return torch.cat([standardized, self.curves(standardized)[0]], 1)
+        standardized, curves = super().forward(x), self.curves
+        is_curved = curves.slopes.ne(1).any(1)
+        return torch.cat([standardized, curves(standardized)[0] * is_curved], 1)

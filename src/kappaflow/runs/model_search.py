@@ -70,6 +70,7 @@ OF_MIXTURE = 0.2  # of the time of the search that choosing and fitting a mixtur
 OF_BUILDING = 0.5  # of the time of the search after which no other model is built
 OF_RACE = 0.95  # of the time of the search after which no model is trained; the rest compares them
 CONTEXT_BINS = 16  # of autoregressive splines with a context, which may have several branches
+MOST_GAUSSIANIZED = 30  # columns of a context; twice as many inputs would be fitted to noise
 ROWS_A_COLUMN = 3  # fewest rows per column to fit a start to
 DROPOUT = ((300, 0.3), (700, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
@@ -112,7 +113,8 @@ def candidates(
     layers = {"depth": 3, "hidden": (96, 96), "activation": "silu", **bins}
     smooth = {**layers, "depth": 1, "start": "identity", "dropout": 0.0}
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
-    read = {"gaussianize_context": True} if table.context_columns else {}
+    few = 0 < len(table.context_columns) <= MOST_GAUSSIANIZED
+    read = {"gaussianize_context": True} if few else {}
     affine = {"depth": 8, "hidden": (96, 96), "activation": "silu", **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
     single = len(table.columns) == 1
