@@ -156,6 +156,7 @@ def _table_of_doublings(lines: list[Line]) -> str:
 
 def _table_of_widths(lines: list[Line]) -> str:
     """Returns how far widths and depths are behind the best of them, on tables with all widths."""
+    lines = [one for one in lines if one["seed"] == 0]  # the only one of the other widths
     widths = sorted({one["hidden"] for one in lines})
     by = {
         table: {one["hidden"]: _points(one, "random") for one in some}
