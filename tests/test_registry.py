@@ -73,6 +73,12 @@ def test_arrays_and_numpy_numbers_are_described_by_their_values():
     assert registry.describe(affine)["arguments"]["log_scale"] == [1.0, 2.0]
 
 
+def test_a_range_is_described_by_its_numbers():
+    """Autoregressive flows reverse the order of their columns by one."""
+    reversed_columns = kf.bijections.Permutation(range(3)[::-1])
+    assert registry.describe(reversed_columns)["arguments"] == {"index": [2, 1, 0]}
+
+
 def test_parts_given_by_a_generator_are_described():
     """What can be read once only is remembered all the same."""
     chain = kf.Chain(Stretch(float(i)) for i in (1, 2))

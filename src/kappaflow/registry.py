@@ -215,7 +215,7 @@ def describe(value: Any) -> Any:
         return value
     if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
         return value.tolist()
-    if isinstance(value, (list, tuple, torch.nn.ModuleList)):
+    if isinstance(value, (list, tuple, range, torch.nn.ModuleList)):
         return [describe(item) for item in value]
     if not hasattr(value, _ATTRIBUTE):
         raise ArgumentError(

@@ -208,6 +208,7 @@ def test_a_gaussianized_context_is_read_standardized_and_normal():
     expected = (context - context.mean(0)) / context.std(0, correction=0)
     torch.testing.assert_close(torch.stack([skewed, label], 1), expected)
     assert (none == 0).all()
+    assert not [*flow.bijection.embedding.parameters()]
     levels = torch.special.ndtr(normal.sort().values)
     assert (levels - torch.linspace(0, 1, len(x))).abs().max() < 0.02  # Kolmogorov's distance
 

@@ -39,6 +39,7 @@ class Gaussianize(Bijection):
         padding: Number of padding features, which come last and stay unchanged.
         keep_gaps: Do not narrow the gaps between modes, for couplings after it, which would have
             to jump from one mode to the next.
+        trained: Whether training changes the slopes.
 
     Source:
         Marginal Gaussianization: Chen, Gopinath 2000. The splines are those of Gregory and
@@ -54,7 +55,13 @@ class Gaussianize(Bijection):
     """
 
     def __init__(
-        self, features: int, *, bins: int = 64, padding: int = 0, keep_gaps: bool = False
+        self,
+        features: int,
+        *,
+        bins: int = 64,
+        padding: int = 0,
+        keep_gaps: bool = False,
+        trained: bool = True,
     ) -> None:
         super().__init__()
         self.features = positive_int("features", features)
@@ -72,7 +79,12 @@ class Gaussianize(Bijection):
         self.register_buffer("slopes", torch.ones(features, bins + 1))
         self.register_buffer("tails", torch.full((features, 2), math.inf))
         self.register_buffer("fitted", torch.tensor(False))
-        self.changes = nn.Parameter(torch.zeros(features - padding, bins + 1))
+        changes = torch.zeros(features - padding, bins + 1)
+        self.changes: Tensor
+        if trained:
+            self.changes = nn.Parameter(changes)
+        else:
+            self.register_buffer("changes", changes)
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
@@ -207,7 +219,7 @@ class GaussianizeInputs(StandardizeInputs):
 
     def __init__(self, features: int) -> None:
         super().__init__(features)
-        self.curves = Gaussianize(features).requires_grad_(False)
+        self.curves = Gaussianize(features, trained=False)
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
