@@ -12,6 +12,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.data import load_table
+from kappaflow.data.domains import domains_of
 from kappaflow.errors import FileError, NumericalError
 from kappaflow.ranks import alone, is_first, ranks
 from kappaflow.runs import model_search as module
@@ -376,20 +377,24 @@ def test_each_model_has_its_learning_rate_unless_the_search_names_one():
     assert choice.settings(SETTINGS).learning_rate == 1e-3
 
 
-def test_all_models_read_a_context_standardized_and_normal_unless_the_search_says_otherwise():
-    """Not those of a table without a context, or with one of many columns."""
-    table = load_table(np.random.default_rng(0).normal(size=(400, 3)), context=["x2"])
-    option = "gaussianize_context"
-    models = candidates(table, ModelSearch())
-    assert all(arguments[option] for _, arguments, _ in models)
-    named = candidates(table, ModelSearch(arguments={option: False}))
-    assert not any(arguments[option] for _, arguments, _ in named)
-    flows = [ModelChoice(**model._asdict()).build(table, {}, 0) for model in models]
-    assert all(flow.context_features == 1 for flow in flows)
-    for columns, context in ((2, []), (32, [f"x{i}" for i in range(1, 32)])):
-        values = np.random.default_rng(0).normal(size=(100, columns))
-        others = candidates(load_table(values, context=context), ModelSearch())
-        assert not any(option in arguments for _, arguments, _ in others)
+def test_a_context_is_read_normal_too_where_the_columns_are_bent():
+    """By a start or a domain; not if the search says otherwise, nor where the context is wide."""
+    table = load_table(np.random.default_rng(0).uniform(size=(400, 3)), context=["x2"])
+
+    def read(table=table, domains=None, **arguments):
+        models = candidates(table, ModelSearch(arguments=arguments), domains=domains)
+        built = [ModelChoice(**model._asdict()).build(table, {}, 0) for model in models]
+        assert {flow.context_features for flow in built} == {len(table.context_columns)}
+        options = [model.arguments for model in models]
+        return {each["start"] for each in options if each.get("gaussianize_context")}
+
+    bent = {"gaussianize", "whiten-gaussianize"}
+    assert read() == bent
+    assert read(domains=domains_of({"x0": (0, 1)}, table)) == {*bent, "identity", "whiten"}
+    assert read(gaussianize_context=False) == set()
+    columns = [f"x{i}" for i in range(1, 32)]
+    wide = load_table(np.random.default_rng(0).normal(size=(100, 32)), context=columns)
+    assert read(wide) == set()
 
 
 def test_the_model_of_one_column_is_a_curve_and_nothing_races(monkeypatch):

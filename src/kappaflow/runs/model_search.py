@@ -11,6 +11,7 @@ training of the run begins.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,7 +97,12 @@ Searched = tuple[
 
 
 def candidates(
-    table: Table, search: ModelSearch, *, plain: bool = False, seconds: float = math.inf
+    table: Table,
+    search: ModelSearch,
+    *,
+    domains: Domains | None = None,
+    plain: bool = False,
+    seconds: float = math.inf,
 ) -> list[Candidate]:
     """Returns the models that race for a table, the most promising first.
 
@@ -105,7 +111,8 @@ def candidates(
     search replace those of the models. With `plain` there are only splines without a start: they
     keep circular columns whole, and begin within any condition budget. Tables of very few rows
     get them too, since a start would be fitted to noise. `seconds` is about the time to choose
-    the number of components.
+    the number of components. Where a domain or a start bends the columns, conditioners read the
+    context bent as well as straight.
     """
     rows = len(table) / len(table.columns)
     dropout = next(share for below, share in DROPOUT if rows < below)
@@ -114,7 +121,7 @@ def candidates(
     smooth = {**layers, "depth": 1, "start": "identity", "dropout": 0.0}
     common = {"partition": DEFAULTS["partition"], "memory": "store"}
     few = 0 < len(table.context_columns) <= MOST_GAUSSIANIZED
-    read = {"gaussianize_context": True} if few else {}
+    bent = {"gaussianize_context": True} if few else {}
     affine = {"depth": 8, "hidden": (96, 96), "activation": "silu", **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
     single = len(table.columns) == 1
@@ -143,7 +150,8 @@ def candidates(
     return [
         Candidate(
             recipe,
-            {"dropout": dropout, **read, **own}
+            {"dropout": dropout, **own}
+            | (bent if domains or "gaussianize" in own["start"] else {})
             | {k: v for k, v in search.arguments.items() if k in options_of(recipe)},
             search.learning_rate or rate,
         )
@@ -319,7 +327,10 @@ class _Race:
         settings, watch, steps = self.settings, Stopwatch(), self._most_steps()
         circles = any(domain.circular for domain in self.domains.values())
         budget = settings.condition_budget is not None
-        first = candidates(self.train, search, plain=circles or budget, seconds=0)[0]
+        of_table = partial(
+            candidates, self.train, search, domains=self.domains, plain=circles or budget
+        )
+        first = of_table(seconds=0)[0]
         curve = first[1]["start"] == "gaussianize" and not self.train.context_columns
         reasons = (
             (curve and is_one_feature(ModelConfig(*first[:2]), self.train), ONE_COLUMN),
@@ -333,7 +344,7 @@ class _Race:
             recipe, arguments, rate = first
             named = {"recipe": recipe, "arguments": arguments, "learning_rate": rate}
             return ModelChoice(**named, reason=reason), None
-        entrants = candidates(self.train, search, plain=circles or budget, seconds=seconds)
+        entrants = of_table(seconds=seconds)
         racers, left_out = self._racers(entrants, device, steps, search.seconds, watch)
         if not racers:
             raise NumericalError(NONE_TRAINED)
