@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 import kappaflow as kf
 from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize, edges
+from kappaflow.bijections.gaussianize import GaussianizeInputs
 from kappaflow.data import load_table, weigh_duplicate_rows, weighted
 from kappaflow.data.load import read_table
 from kappaflow.diagnosis import Comparison, compare, references
@@ -257,6 +258,9 @@ CASES = {
     "bijections.edges.fit_interval": fitted_to_ends,
     "bijections.gaussianize.Gaussianize.fit": lambda rows, w: fitted(
         Gaussianize(3), *many(rows, w)
+    ),
+    "bijections.gaussianize.GaussianizeInputs.fit": lambda rows, w: fitted(
+        GaussianizeInputs(3), *many(rows, w)
     ),
     "factor.whiten.Whiten.fit": partial(fitted, kf.factor.Whiten(3)),
     "flows.padding.PaddingGiven.fit": partial(fitted, LearnedPad(3, 2)),

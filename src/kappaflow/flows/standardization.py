@@ -38,10 +38,11 @@ def context_embedding(
         return 0, {}
     if gaussianize:
         width, network = 2 * context_features, GaussianizeInputs(context_features)
-    else:
+    elif embedding is None:
         width, network = context_features, StandardizeInputs(context_features)
-    if embedding is not None:
-        width, network = _width_of(embedding, width), nn.Sequential(network, embedding)
+    else:
+        width = _width_of(embedding, context_features)
+        network = nn.Sequential(StandardizeInputs(context_features), embedding)
     return width, {"embedding": network, "context_features": context_features}
 
 
