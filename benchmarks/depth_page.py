@@ -32,7 +32,10 @@ def depth_values(results: Results) -> Results:
     lines = sorted(development["lines"], key=itemgetter("model", "table"))
     of_tables = [one for one in lines if one["model"] != "glow"]
     tables = [one for one in of_tables if one["hidden"] == WIDTH]
+    others = [one for one in of_tables if one["hidden"] != WIDTH]
     return {
+        "other_widths": sorted({one["hidden"] for one in others}),
+        "of_widths": sorted({one["table"] for one in others}),
         "doublings": _table_of_doublings(tables),
         "widths": _table_of_widths(of_tables),
         "depths": _table_of_depths(tables),
