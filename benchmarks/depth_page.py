@@ -20,6 +20,7 @@ Results = dict[str, Any]
 TONES = dict(zip(PARTITIONS, (DATA, SAMPLES, SQUEEZE), strict=True))
 OF_POINT = DepthPoint.model_fields
 CERTAIN = 2  # standard errors
+KINDS = {"real_nvp": "affine", "spline": "spline", "glow": "glow"}
 OF_PRUNED = [
     "number", "couplings", "removed", "none removed", "time of a score", "test loss [nats]",
 ]  # fmt: skip
@@ -29,7 +30,7 @@ def depth_values(results: Results) -> Results:
     """Returns the values of the page; any of its files may be missing."""
     development = results.get("depth-development", {"lines": []})
     judged, pruned = results.get("depth-judged"), results.get("pruning")
-    lines = sorted(development["lines"], key=itemgetter("model", "table"))
+    lines = sorted(_with_kinds(development["lines"]), key=itemgetter("model", "table"))
     of_tables = [one for one in lines if one["model"] != "glow"]
     tables = [one for one in of_tables if one["hidden"] == WIDTH]
     others = [one for one in of_tables if one["hidden"] != WIDTH]
@@ -51,6 +52,11 @@ def depth_values(results: Results) -> Results:
         "count": len({one["table"] for one in tables}),
         "seeds": 1 + max((one["seed"] for one in lines), default=0),
     }
+
+
+def _with_kinds(lines: list[Line]) -> list[Line]:
+    """Returns the lines with the kind of coupling as the name of the model."""
+    return [one | {"model": KINDS[one["model"]]} for one in lines]
 
 
 def curve_of(one: Line, *, partitions: Iterable[str] = tuple(PARTITIONS)) -> DepthCurve:
@@ -100,10 +106,10 @@ def _table_of_depths(lines: list[Line]) -> str:
         rows.append([
             table,
             model,
-            ", ".join(f"{point.partition} {point.depth}" for point in chosen),
+            _unique(chosen),
             f"{mean(point.nll for point in chosen):.3f}",
             significant(median(point.condition_number for point in chosen)),
-            ", ".join(f"{point.partition} {point.depth}" for point in best),
+            _unique(best),
             f"{mean(a.nll - b.nll for a, b in zip(chosen, best, strict=True)):.3f}",
         ])
     head = [
@@ -111,6 +117,11 @@ def _table_of_depths(lines: list[Line]) -> str:
         "nats behind it",
     ]  # fmt: skip
     return text_table(head, rows)
+
+
+def _unique(points: list[DepthPoint]) -> str:
+    """Returns the partitions and depths of the points, each once."""
+    return ", ".join(dict.fromkeys(f"{point.partition} {point.depth}" for point in points))
 
 
 def _found(lines: list[Line]) -> Results:
@@ -314,7 +325,7 @@ def judged_table(lines: list[Line]) -> Results:
 
 def pruning_values(lines: list[Line]) -> Results:
     """Returns the table of pruned flows, and the medians for each number of couplings before."""
-    lines = sorted(lines, key=itemgetter("table", "model", "depth"))
+    lines = sorted(_with_kinds(lines), key=itemgetter("table", "model", "depth"))
     rows = [
         [one["table"], one["model"], f"{one['depth']} -> {one['kept']}",
          f"{one['loss']:+.3f} ± {one['error']:.3f}", f"{one['time']:.2f}",
@@ -354,7 +365,8 @@ def _pruned(group: tuple[Any, ...], lines: list[Line]) -> list[str]:
 def depth_chart(result: Results) -> Chart:
     """Returns how far each depth is behind the best of the grid, the median of all tables."""
     panels = []
-    tables = [one for one in result["lines"] if one["model"] != "glow" and one["hidden"] == WIDTH]
+    lines = _with_kinds(result["lines"])
+    tables = [one for one in lines if one["model"] != "glow" and one["hidden"] == WIDTH]
     for (model,), some in grouped(tables, ("model",)).items():
         depths = sorted({point["depth"] for one in some for point in one["points"]})
         series = []
@@ -368,10 +380,8 @@ def depth_chart(result: Results) -> Chart:
                 for depth in depths
             ]
             series.append(line(partition, depths, behind, TONES[partition]))
-        name = {"spline": "spline couplings", "real_nvp": "affine couplings"}[model]
-        panels.append(
-            Panel(x=f"number of {name}", x_log=True, y="nats behind the best", series=series)
-        )
+        x = f"number of {model} couplings"
+        panels.append(Panel(x=x, x_log=True, y="nats behind the best", series=series))
     return Chart(
         name="benchmarks-depth",
         title="Depth on real tables",
