@@ -307,6 +307,7 @@ def tables_values(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
             {
                 "name": name.split("-")[1],
                 "seconds": found["seconds"],
+                "seeds": len({line["seed"] for line in found["lines"]}),
                 "nll": nll_table(found),
                 "closest": closest_table(found),
                 "ranks": ranks_table(found),
