@@ -234,7 +234,7 @@ def test_depth_on_real_data_runs_to_its_page(benchmark, tmp_path, monkeypatch):
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     page = text_of(tmp_path, "depth")
     assert "| forbes | spline | " in page and "| mixing | 4 | " in page
-    assert "on 1 of 1 tables" in page and "| forbes | real_nvp | 16 -> " in page
+    assert "on 1 of 1 tables" in page and "| forbes | affine | 16 -> " in page
     measured = [line for line in file.read_text().splitlines() if '"table"' in line]
     measure(only=["forbes"], steps=4, results=tmp_path)
     assert [line for line in file.read_text().splitlines() if '"table"' in line] == measured
