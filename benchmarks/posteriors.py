@@ -234,13 +234,24 @@ def posteriors_values(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def posteriors_chart(results: dict[str, Any]) -> Chart:
-    """Returns C2ST against the 95 % condition number, with a point for each observation."""
-    series = []
-    for tone, name in enumerate(ESTIMATORS):
-        of_name = [line for line in results["lines"] if line["estimator"] == name]
-        x, y = (sum((line[key] for line in of_name), []) for key in ("condition_p95", "c2st"))
-        series += [Series(name=name, x=x, y=y, tone=tone, kind="points")] * bool(of_name)
-    panel = Panel(x="95 % condition number", y="C2ST (0.5 at best)", x_log=True, series=series)
-    title = "Distance from the reference posterior, and conditioning"
-    caption = "Each point is one observation; the flow is that of standardized parameters."
-    return Chart(name="benchmarks-posteriors", title=title, caption=caption, panels=[panel])
+    """Returns C2ST against the 95 % condition number, with a point for each task."""
+    panels = []
+    for (size,), some in files.grouped(results["lines"], ("simulations",)).items():
+        series = []
+        for tone, name in enumerate(ESTIMATORS):
+            latest = {line["task"]: line for line in some if line["estimator"] == name}
+            x, y = (
+                [mean(line[key]) for line in latest.values()] for key in ("condition_p95", "c2st")
+            )
+            series += [Series(name=name, x=x, y=y, tone=tone, kind="points")] * bool(latest)
+        title, y_name = f"{size:,} simulations", "C2ST (0.5 at best)"
+        x_name = "95 % condition number"
+        panels.append(Panel(title=title, x=x_name, y=y_name, x_log=True, series=series))
+    return Chart(
+        name="benchmarks-posteriors",
+        title="Distance from the reference posterior, and conditioning",
+        caption="Each point is one task, the mean of its observations; the flow is that of "
+        "standardized parameters.",
+        panels=panels,
+        columns=2,
+    )
