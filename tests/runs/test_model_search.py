@@ -37,8 +37,9 @@ SETTINGS = checked_settings(learning_rate=1e-2, batch_size=64)
 
 @pytest.fixture(autouse=True)
 def tiny_candidates(monkeypatch, ticking):
-    """Two small models race."""
+    """Two small models race, for a few steps."""
     ticking(0.002)
+    monkeypatch.setattr(module, "LEAST_STEPS", 20)
     entrants = [("real_nvp", {"depth": 1, **TINY}), ("spline", {"depth": 2, **TINY})]
     monkeypatch.setattr(
         module,
@@ -117,9 +118,19 @@ def test_a_busy_machine_leaves_three_quarters_of_the_time_to_the_training(unifor
     """The search does less there, and the learning rate still falls to zero within the limit."""
     ticking(0.004, slowness=4.0)
     choice, _, result = searched_and_trained(uniform, ModelSearch({}, 60.0), max_time_s=6.0)
-    assert choice.seconds < 0.3 * 6 and len(choice.trials) == 2
+    assert choice.seconds < 0.3 * 6 and choice.left_out == 1
     assert result.stopped_because == "max_time_s" and result.history[-1]["time_s"] < 6.05
     assert result.history[-1]["learning_rate_share"] < 0.02
+
+
+@pytest.mark.parametrize(("seconds", "raced"), [(0.5, 1), (2.0, 2), (60.0, 2)])
+def test_a_short_search_has_fewer_models(uniform, monkeypatch, seconds, raced):
+    """Those that race have about 60 steps each, and the note says how many do not."""
+    monkeypatch.setattr(module, "LEAST_STEPS", 60)
+    choice, _ = searched(uniform, ModelSearch({}, seconds), max_time_s=240.0)
+    assert len(choice.trials) == raced and choice.left_out == 2 - raced
+    assert all(trial.steps > 45 for trial in choice.trials)
+    assert ("there was no time to try 1 more" in str(choice)) == (raced == 1)
 
 
 def test_models_have_the_same_processor_time_while_the_load_rises(uniform, monkeypatch):
@@ -412,7 +423,7 @@ def test_fit_auto_is_the_command_in_python(ticking):
     """It searches, trains, and says what it chose; images are refused."""
     ticking(0.01)
     x = np.random.default_rng(0).uniform(-1, 1, (800, 2))
-    result = kf.fit_auto(x, max_time_s=3, progress=False)
+    result = kf.fit_auto(x, max_time_s=12, progress=False)
     assert result.notes[-1].startswith("chose 2 spline couplings")
     assert result.flow.sample(3).shape == (3, 2)
     again = kf.fit_auto(x, search_time=0, max_epochs=1, progress=False)

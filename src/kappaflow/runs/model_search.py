@@ -66,9 +66,8 @@ CALIBRATION_S = 0.15  # processor time of the training of each model that measur
 OF_CALIBRATION = 0.05  # of the time of the search that this may take
 ONE_COLUMN = "a curve is fitted to the one column, which leaves couplings nothing to read"
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
-LEAST_STEPS = 40  # fewest steps for each of two models; with fewer there is no race
+LEAST_STEPS = 60  # of each model; of the first ones, cheap models make the most
 OF_MIXTURE = 0.2  # of the time of the search that choosing and fitting a mixture may take
-OF_BUILDING = 0.5  # of the time of the search after which no other model is built
 OF_RACE = 0.95  # of the time of the search after which no model is trained; the rest compares them
 CONTEXT_BINS = 16  # of autoregressive splines with a context, which may have several branches
 MOST_GAUSSIANIZED = 30  # columns of a context; twice as many inputs would be fitted to noise
@@ -130,12 +129,13 @@ def candidates(
     results = [
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
         ("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE),
+        ("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE),
         ("real_nvp", {**affine, "start": linear}, LEARNING_RATE),
-        ("autoregressive", smooth, LEARNING_RATE),
         ("autoregressive", {**sharp, "start": linear}, LEARNING_RATE),
+        ("autoregressive", smooth, LEARNING_RATE),
     ]
-    if not single:
-        results.append(("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE))
+    if single:
+        del results[2]
     if table.context_columns:
         results[:2] = reversed(results[:2])
         if single:  # the only coupling would be part of an autoregressive layer
@@ -146,7 +146,7 @@ def candidates(
         components = best_components(table.values, seconds, table.weights, clock=loop.clock)
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
-            results.insert(1, ("spline", of_mixture, SLOWER))
+            results.insert(3, ("spline", of_mixture, SLOWER))
     return [
         Candidate(
             recipe,
@@ -378,14 +378,18 @@ class _Race:
         """Returns the models after a few steps each, and how many were left out for lack of time.
 
         The first one that can be trained is always built. Another is built if, at the pace of the
-        slowest so far, there is time left to compare them.
+        slowest so far, it and those before it can be trained for `LEAST_STEPS` each.
         """
-        racers, longest, limit = list[Racer](), 0.0, OF_BUILDING * self._limit(seconds)
-        starts: Starts = {}
+        racers, longest, starts = list[Racer](), 0.0, Starts()
         for i, candidate in enumerate(entrants):
             begun = watch.seconds
-            if racers and begun + longest > limit:
-                return racers, len(entrants) - i
+            if racers:
+                share = watch.processor_share
+                left = self._time_limit(racers, seconds, steps, share) - begun - longest
+                needed = sum(r.step_s * max(0, LEAST_STEPS - r.step) for r in racers)
+                needed += LEAST_STEPS * max(r.step_s for r in racers)
+                if needed > share * left:
+                    return racers, len(entrants) - i
             most_s = OF_CALIBRATION * self._limit(seconds)
             racer = self._entered(candidate, device, starts, steps / 2 / len(entrants), most_s)
             racers += [] if racer is None else [racer]
