@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.lines import Line
+from benchmarks.lines import Line, grouped
 from benchmarks.tables import markdown
 from benchmarks.tables_suite import data
 
@@ -36,9 +36,14 @@ def summary(
 ) -> dict[str, Any] | None:
     """Returns the comparison of all models, None where there are no results.
 
-    Differences are those to the best peer of each table; with `every` also to every other model.
+    Seeds count that all models have. Differences are those to the best peer of each table; with
+    `every` also to every other model.
     """
     latest = {key_of(line): line for line in lines if line["seconds"] == seconds}
+    seeds = [
+        {one["seed"] for one in some} for some in grouped(latest.values(), ["model"]).values()
+    ]
+    latest = {key: one for key, one in latest.items() if all(one["seed"] in s for s in seeds)}
     if not latest:
         return None
     scores: Scores = {}
