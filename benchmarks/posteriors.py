@@ -240,11 +240,10 @@ def posteriors_chart(results: dict[str, Any]) -> Chart:
         series = []
         for tone, name in enumerate(ESTIMATORS):
             latest = {line["task"]: line for line in some if line["estimator"] == name}
-            if not latest:
-                continue
-            of_tasks = ((mean(one["condition_p95"]), mean(one["c2st"])) for one in latest.values())
-            x, y = map(list[float | None], zip(*of_tasks, strict=True))
-            series.append(Series(name=name, x=x, y=y, tone=tone, kind="points"))
+            if latest:
+                x: list[float | None] = [mean(one["condition_p95"]) for one in latest.values()]
+                y: list[float | None] = [mean(one["c2st"]) for one in latest.values()]
+                series.append(Series(name=name, x=x, y=y, tone=tone, kind="points"))
         title, y_name = f"{size:,} simulations", "C2ST (0.5 at best)"
         x_name = "95 % condition number"
         panels.append(Panel(title=title, x=x_name, y=y_name, x_log=True, series=series))

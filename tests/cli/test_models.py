@@ -84,7 +84,6 @@ def test_only_a_coupling_of_one_column_is_a_gaussian(run, table, tmp_path):
 @pytest.mark.slow
 def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, monkeypatch):
     """The choice is printed before training starts; --memory leaves it open."""
-    monkeypatch.setattr(model_search, "LEAST_STEPS", 20)
     tiny = {"hidden": (8,), "partition": "half", "start": "identity", "dropout": 0.0}
     entrants = [("real_nvp", {"depth": 1, **tiny}), ("spline", {"depth": 1, **tiny})]
     monkeypatch.setattr(

@@ -66,7 +66,8 @@ CALIBRATION_S = 0.15  # processor time of the training of each model that measur
 OF_CALIBRATION = 0.05  # of the time of the search that this may take
 ONE_COLUMN = "a curve is fitted to the one column, which leaves couplings nothing to read"
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
-LEAST_STEPS = 60  # of each model; of the first ones, cheap models make the most
+LEAST_STEPS = 80  # of all models together; with fewer there is no race
+TELLING_STEPS = 60  # of each model; with fewer, the one with the cheapest steps leads
 OF_MIXTURE = 0.2  # of the time of the search that choosing and fitting a mixture may take
 OF_RACE = 0.95  # of the time of the search after which no model is trained; the rest compares them
 CONTEXT_BINS = 16  # of autoregressive splines with a context, which may have several branches
@@ -134,7 +135,7 @@ def candidates(
         ("autoregressive", {**sharp, "start": linear}, LEARNING_RATE),
         ("autoregressive", smooth, LEARNING_RATE),
     ]
-    if single:
+    if single:  # there is nothing to whiten
         del results[2]
     if table.context_columns:
         results[:2] = reversed(results[:2])
@@ -336,7 +337,7 @@ class _Race:
             (curve and is_one_feature(ModelConfig(*first[:2]), self.train), ONE_COLUMN),
             (not search.seconds, "the search time is 0"),
             (budget, "nothing races with a condition budget"),
-            (steps < 2 * LEAST_STEPS, f"max_epochs={settings.max_epochs} leaves no time for one"),
+            (steps < LEAST_STEPS, f"max_epochs={settings.max_epochs} leaves no time for one"),
         )
         reason = next((text for is_so, text in reasons if is_so), None)
         seconds = OF_MIXTURE * self._limit(search.seconds)
@@ -378,19 +379,19 @@ class _Race:
         """Returns the models after a few steps each, and how many were left out for lack of time.
 
         The first one that can be trained is always built. Another is built if, at the pace of the
-        slowest so far, it and those before it can be trained for `LEAST_STEPS` each.
+        slowest so far, it and those before it can be trained for `TELLING_STEPS` each.
         """
         racers, longest, starts = list[Racer](), 0.0, Starts()
+        limit = OF_RACE * self._limit(seconds)
         for i, candidate in enumerate(entrants):
             begun = watch.seconds
             if racers:
                 share = watch.processor_share
-                left = self._time_limit(racers, seconds, steps, share) - begun - longest
-                needed = sum(r.step_s * max(0, LEAST_STEPS - r.step) for r in racers)
-                needed += LEAST_STEPS * max(r.step_s for r in racers)
-                if needed > share * left:
+                needed = sum(r.step_s * max(0, TELLING_STEPS - r.step) for r in racers)
+                needed += TELLING_STEPS * max(r.step_s for r in racers)
+                if needed > share * (limit - begun - longest):
                     return racers, len(entrants) - i
-            most_s = OF_CALIBRATION * self._limit(seconds)
+            most_s = OF_CALIBRATION * limit
             racer = self._entered(candidate, device, starts, steps / 2 / len(entrants), most_s)
             racers += [] if racer is None else [racer]
             longest = max(longest, watch.seconds - begun)
