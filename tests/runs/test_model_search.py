@@ -419,7 +419,7 @@ def test_the_model_of_one_column_is_a_curve_and_nothing_races(monkeypatch):
 @pytest.mark.slow
 def test_fit_auto_is_the_command_in_python(ticking):
     """It searches, trains, and says what it chose; images are refused."""
-    ticking(0.005)
+    ticking(0.002)
     x = np.random.default_rng(0).uniform(-1, 1, (800, 2))
     result = kf.fit_auto(x, max_time_s=12, progress=False)
     assert result.notes[-1].startswith("chose 2 spline couplings")
