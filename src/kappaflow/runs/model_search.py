@@ -125,18 +125,17 @@ def candidates(
     affine = {"depth": 8, "hidden": (96, 96), "activation": "silu", **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
     single = len(table.columns) == 1
-    linear = "identity" if single else "whiten"
+    linear = "identity" if single else "whiten"  # a single column leaves nothing to whiten
     sharp = {**layers, "activation": "relu"} if single else layers
+    whitened = linear if table.context_columns else "whiten-gaussianize"
     results = [
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
         ("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE),
+        ("autoregressive", {**sharp, "start": whitened}, LEARNING_RATE),
         ("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE),
         ("real_nvp", {**affine, "start": linear}, LEARNING_RATE),
-        ("autoregressive", {**sharp, "start": linear}, LEARNING_RATE),
         ("autoregressive", smooth, LEARNING_RATE),
     ]
-    if single:  # there is nothing to whiten
-        del results[2]
     if table.context_columns:
         results[:2] = reversed(results[:2])
         if single:  # the only coupling would be part of an autoregressive layer
@@ -147,7 +146,7 @@ def candidates(
         components = best_components(table.values, seconds, table.weights, clock=loop.clock)
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
-            results.insert(3, ("spline", of_mixture, SLOWER))
+            results.insert(4, ("spline", of_mixture, SLOWER))
     return [
         Candidate(
             recipe,
