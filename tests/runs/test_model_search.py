@@ -11,9 +11,11 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.bijections import Gaussianize
 from kappaflow.data import load_table
 from kappaflow.data.domains import domains_of
 from kappaflow.errors import FileError, NumericalError
+from kappaflow.factor import Whiten
 from kappaflow.ranks import alone, is_first, ranks
 from kappaflow.runs import model_search as module
 from kappaflow.runs.fit import fit_run
@@ -25,7 +27,7 @@ from kappaflow.runs.model_search import (
     search_model,
 )
 from kappaflow.runs.race import Candidate, Racer, Trial, _compared, preferred
-from kappaflow.runs.recipes import ModelConfig, build_flow
+from kappaflow.runs.recipes import ModelConfig, build_flow, options_of
 from kappaflow.runs.table_data import TableConfig
 from kappaflow.training import Callback, Settings, checked_settings, fit_split
 from kappaflow.training.run_folder import read_metrics
@@ -351,6 +353,38 @@ def test_a_model_that_gains_ever_less_is_not_forecast_far():
     assert forecast(0.1, 0.4) == pytest.approx(1 - 0.1)  # a ratio of a quarter at most
     assert forecast(math.inf, 0.4) == 1  # too few epochs to tell
     assert forecast(-0.1, 0.4) == 1
+
+
+def test_models_share_what_is_fitted_to_the_same_rows(monkeypatch):
+    """A layer is fitted once for all models with the same layers up to it."""
+    fits = []
+    for kind in (Whiten, Gaussianize):
+        plain = kind.fit
+        monkeypatch.setattr(
+            kind, "fit", lambda self, *rows, plain=plain: fits.append(self) or plain(self, *rows)
+        )
+    rng = np.random.default_rng(0)
+    table, starts, outputs = load_table(rng.gamma(2, size=(200, 3)).cumsum(1)), {}, []
+    for recipe, start in (
+        ("real_nvp", "whiten"),
+        ("autoregressive", "whiten-gaussianize"),
+        ("spline", "whiten-gaussianize"),
+        ("real_nvp", "gaussianize"),
+    ):
+        own = TINY.keys() & options_of(recipe)
+        arguments = {"depth": 1, **{name: TINY[name] for name in own}, "start": start}
+        candidate = Candidate(recipe, arguments, 5e-3)
+        flow = build_flow(ModelConfig(recipe, candidate.arguments), table, 0)
+        Racer(candidate, flow, table, table, SETTINGS, None, starts)
+        outputs.append(flow.standardization(torch.as_tensor(table.values).float())[0])
+        alone = build_flow(ModelConfig(recipe, candidate.arguments), table, 0)
+        before = len(fits)
+        alone.standardization.fit(torch.as_tensor(table.values).float())
+        torch.testing.assert_close(
+            outputs[-1], alone.standardization(torch.as_tensor(table.values).float())[0]
+        )
+        del fits[before:]
+    assert [type(layer) for layer in fits] == [Whiten, Gaussianize, Gaussianize, Whiten]
 
 
 def test_a_model_leaves_a_race_once_the_time_that_is_left_cannot_make_up_for_it():

@@ -33,7 +33,7 @@ CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
 TIED = 0.01  # most nats between two models of which the better conditioned one wins
 MOST_RATIO = 0.25  # of the gain of a doubling of the training to that of the one before
 DECAY = 0.1  # weight decay of autoregressive layers before that
-Starts = dict[str, list[dict[str, Tensor]]]  # states of fitted layers by the kind of start
+Starts = dict[str, dict[str, Tensor]]  # states of fitted layers, by the kinds of layers until them
 
 
 class Candidate(NamedTuple):
@@ -162,15 +162,15 @@ class Racer:
         engine = make_engine(flow, device, settings.precision)
         name_columns(flow, train.columns, train.context_columns)
         rows, self.held_out = batch_of(train, flow), batch_of(validation, flow)
-        kind = f"{self.arguments['start']} {self.arguments.get('components', 1)}"
         layers = [*flow.standardization.fitted_layers()]
-        if kind in starts:  # fitted to the same rows
-            for layer, state in zip(layers, starts[kind], strict=True):
-                layer.load_state_dict(state)
+        kinds = [type(layer).__name__ for layer in layers]
+        fitted = {" ".join(kinds[: i + 1]): layer for i, layer in enumerate(layers)}
+        for kind in fitted.keys() & starts.keys():  # fitted to the same rows
+            fitted[kind].load_state_dict(starts[kind])
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             fit_standardization(flow, rows)
-        starts[kind] = [copied(layer.state_dict()) for layer in layers]  # some are trained
+        starts.update((kind, copied(layer.state_dict())) for kind, layer in fitted.items())
         objective = MaximumLikelihood(flow, rows, self.held_out, settings, engine)
         self.training = Training(objective, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
