@@ -350,9 +350,23 @@ def test_a_model_that_gains_ever_less_is_not_forecast_far():
 
     assert forecast(0.8, 0.2) == pytest.approx(1 - 0.05)
     assert forecast(10.0, 0.4) == pytest.approx(1 - 0.4 * 0.04)
-    assert forecast(0.1, 0.4) == pytest.approx(1 - 0.1)  # a ratio of a quarter at most
-    assert forecast(math.inf, 0.4) == 1  # too few epochs to tell
+    assert forecast(0.1, 0.4) == pytest.approx(1 - 0.2)  # a ratio of a half at most
+    assert forecast(math.inf, 0.4) == 1  # not known yet
     assert forecast(-0.1, 0.4) == 1
+
+
+def test_gains_are_those_of_doublings_of_the_steps():
+    """Ends of epochs are anywhere: the NLL between them follows the logarithm of the step."""
+    racer = object.__new__(Racer)
+    racer.training = SimpleNamespace(progress=SimpleNamespace(step=160))
+    racer.course = [(1, math.inf), (5, 8.0), (20, 6.0), (160, 3.0)]  # a nat with each doubling
+    assert racer._gain(0.25, 0.5) == pytest.approx(1)
+    assert racer._gain(0.5, 1.0) == pytest.approx(1)
+    racer.course = [(50, 6.0), (160, 3.0)]
+    assert racer._gain(0.25, 0.5) == math.inf  # nothing was measured so early
+    assert racer._gain(0.5, 1.0) == pytest.approx(3 / math.log2(3.2))
+    racer.course = []
+    assert racer._gain(0.5, 1.0) == math.inf
 
 
 def test_models_share_what_is_fitted_to_the_same_rows(monkeypatch):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -31,7 +32,7 @@ RISE = 100  # steps over which the learning rate rises
 ROUNDS, LEAST_STEPS = 4, 20  # most rounds of a race; fewest steps of a model in one
 CERTAIN = 2.0  # standard errors by which a model is worse that is eliminated
 TIED = 0.01  # most nats between two models of which the better conditioned one wins
-MOST_RATIO = 0.25  # of the gain of a doubling of the training to that of the one before
+MOST_RATIO = 0.5  # of the gain of a doubling of the training to that of the one before
 DECAY = 0.1  # weight decay of autoregressive layers before that
 Starts = dict[str, dict[str, Tensor]]  # states of fitted layers, by the kinds of layers until them
 
@@ -175,6 +176,7 @@ class Racer:
         self.training = Training(objective, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
         self.gains = math.inf, math.inf  # of the second quarter and of the second half
+        self.course = list[tuple[int, float]]()  # steps and the best NLL so far, by epoch
         self._scores: tuple[int, Tensor] | None = None  # and the step of their weights
         self.condition: float | None = None
 
@@ -195,21 +197,27 @@ class Racer:
         try:
             while progress.step < last and progress.epoch - progress.best_epoch < patience:
                 self.training.run_epoch(self._rate, is_over)
+                self.course.append((self.step, progress.best_nll))
                 if is_over():
                     break
         except NumericalError:
             self.failed = True
         self.seconds += time.process_time() - started
-        self.gains = self._gain(4, 2), self._gain(2, 1)
+        self.gains = self._gain(0.25, 0.5), self._gain(0.5, 1.0)
 
-    def _gain(self, before: int, after: int) -> float:
-        """Returns by how many nats the NLL fell from one share of the epochs to another."""
-        values = [figures[self.training.objective.value] for figures in self.training.history]
-        first, last = (
-            min((v for v in values[: len(values) // part] if v is not None), default=math.inf)
-            for part in (before, after)
+    def _gain(self, before: float, after: float) -> float:
+        """Returns by how many nats the NLL fell from one share of the steps to another.
+
+        It is interpolated between ends of epochs, linearly in the logarithm of the step.
+        """
+        course = [(step, nll) for step, nll in self.course if math.isfinite(nll)]
+        if not course or course[0][0] > before * self.step:
+            return math.inf
+        steps, values = np.array(course).T
+        first, last = np.interp(
+            np.log([before, after]) + math.log(self.step), np.log(steps), values
         )
-        return first - last if math.isfinite(last) else math.inf
+        return float(first - last)
 
     def _rate(self) -> float:
         """Returns the learning rate of the next step: a linear rise, then the highest."""
@@ -247,8 +255,8 @@ class Racer:
     def forecast(self) -> float:
         """The NLL after twice the training.
 
-        That gains less than the doubling before, by the ratio of the last two gains, or by a
-        quarter. With fewer than four epochs the ratio is not known, and no gain is counted.
+        That gains less than the doubling before, by the ratio of the last two gains, or by a half.
+        Before the ratio is known, no gain is counted.
         """
         before, last = self.gains
         if not (math.isfinite(before) and math.isfinite(last) and before > 0):
