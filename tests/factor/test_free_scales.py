@@ -22,7 +22,7 @@ def outliers(features, norm):
     [
         (4, 10.0, 4.44),
         (4, 100.0, 14.2),
-        pytest.param(4, 1000.0, 45.7, marks=pytest.mark.slow),
+        pytest.param(4, 1000.0, 44.7, marks=pytest.mark.slow),
         pytest.param(4, 1e4, 142.5, marks=pytest.mark.slow),
         pytest.param(6, 1000.0, 44.5, marks=pytest.mark.slow),
         pytest.param(8, 1000.0, 44.4, marks=pytest.mark.slow),
@@ -38,8 +38,9 @@ def test_outliers_grow_like_the_square_root_of_the_norm(features, norm, figure):
 
 @pytest.mark.slow
 def test_without_the_path_outliers_are_worse(monkeypatch):
-    """The search alone ends in another minimum."""
+    """The search alone, from one seed, ends in another minimum."""
     monkeypatch.setattr("kappaflow.factor.search.FAR", np.inf)
+    monkeypatch.setattr("kappaflow.factor.search.SEEDS", 1)
     assert kf.factor_linear(outliers(6, 1000.0), method="continuation").condition_number > 100
 
 

@@ -12,6 +12,7 @@ from kappaflow.errors import NumericalError, NumericalWarning
 from kappaflow.factor import search, strategies
 from kappaflow.factor.budget import OutOfBudget, SearchBudget, report, spend
 from kappaflow.factor.closed_forms import by_positive, factor_positive_definite
+from kappaflow.factor.coupling import Factor
 from kappaflow.factor.problem import factor_problem
 
 
@@ -188,6 +189,20 @@ def test_two_ill_conditioned_couplings_do_not_replace_six(couplings):
     assert len(result) == 6 and result.condition_number < 4
     number = f"{few.condition_number:.3g}"
     assert f"couplings=None gives 2 with a largest condition number of {number}" in result.note
+
+
+@pytest.mark.parametrize(("conditions", "seeds"), [((9, 2, 1), [5, 6]), ((9, 8, 7), [5, 6, 7])])
+def test_other_seeds_follow_while_the_result_is_far_from_the_bound(conditions, seeds, monkeypatch):
+    """The best result is kept. The bound of the identity is 1."""
+    calls = []
+
+    def one_search(problem, couplings, seed):
+        calls.append(seed)
+        return [Factor(True, np.zeros((1, 1)), np.array([float(conditions[len(calls) - 1])]))]
+
+    monkeypatch.setattr(search, "_continued", one_search)
+    factors = search.by_continuation(factor_problem(np.eye(2), "half"), 6, 5)
+    assert calls == seeds and factors[0].diagonal == min(conditions[: len(seeds)])
 
 
 @pytest.mark.parametrize("scale", [1e-310, 1e-295, 1e295])

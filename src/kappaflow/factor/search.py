@@ -15,12 +15,39 @@ from kappaflow.factor.uneven import continue_uneven, enough_couplings
 
 LARGEST_FREE, MOST_UNKNOWNS = 8, 240  # most features and unknowns for which all scales are free
 WELL_CONDITIONED, NEAR = 3.0, 1.5  # condition number, and ratio to the lower bound, that suffice
+SEEDS, SUSPECT = 3, 4.0  # most attempts, and ratio to the lower bound above which there are more
 FAR = 5.0  # ratio to the lower bound above which a path with all scales free is followed
 ONE_THREAD = 256  # largest number of features for which searches gain nothing from two threads
 
 
 def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[Factor]:
-    """Returns at most this many factors, six or more, by numerical continuation."""
+    """Returns at most this many factors, six or more, by numerical continuation.
+
+    Which minimum a search of few features ends in can depend on rounding. So other seeds follow
+    while the result is far from a lower bound.
+    """
+    found = list[list[Factor]]()
+    for attempt in range(SEEDS if len(problem.matrix) <= LARGEST_FREE else 1):
+        try:
+            found.append(_continued(problem, couplings, seed + attempt))
+        except (OutOfBudget, NumericalError):
+            if not found:
+                raise
+            break
+        least = _lower_bound(problem.matrix / problem.scale, couplings)
+        if worst_condition_number(found[-1]) <= SUSPECT * least:
+            break
+    return min(found, key=worst_condition_number)
+
+
+def _lower_bound(unit: np.ndarray, couplings: int) -> float:
+    """Returns a lower bound for the largest condition number of so many couplings of the map."""
+    values = np.linalg.svd(unit, compute_uv=False)
+    return max(values[0], 1 / values[-1]) ** (2 / couplings)
+
+
+def _continued(problem: FactorProblem, couplings: int, seed: int) -> list[Factor]:
+    """Returns the factors of one search from this seed."""
     matrix, small, restore = small_first(problem)
     unit = matrix / problem.scale
     with _few_threads(problem):
@@ -29,15 +56,14 @@ def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[F
             factors = continue_uneven(unit, small, couplings=count, seed=seed)
         else:
             factors = unit_factors(continue_to(unit, couplings, seed=seed))
-    if problem.even and len(unit) <= LARGEST_FREE:
-        factors = _with_free_scales(rescale(factors), unit, seed)
+        if problem.even and len(unit) <= LARGEST_FREE:
+            factors = _with_free_scales(rescale(factors), unit, seed)
     return rescale(restore(factors), scale=problem.scale)
 
 
 def _with_free_scales(factors: list[Factor], unit: np.ndarray, seed: int) -> list[Factor]:
     """Returns the factors, improved by `free_scales` if they are far from a lower bound."""
-    values = np.linalg.svd(unit, compute_uv=False)
-    least = max(values[0], 1 / values[-1]) ** (2 / len(factors))
+    least = _lower_bound(unit, len(factors))
     unknowns = len(factors) * (len(unit) ** 2 // 4 + 1)
     enough = max(WELL_CONDITIONED, NEAR * least)
     if worst_condition_number(factors) <= enough or unknowns > MOST_UNKNOWNS:
