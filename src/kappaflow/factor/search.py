@@ -26,18 +26,18 @@ def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[F
     Which minimum a search of few features ends in can depend on rounding. So other seeds follow
     while the result is far from a lower bound.
     """
-    found = list[list[Factor]]()
+    results = list[list[Factor]]()
     for attempt in range(SEEDS if len(problem.matrix) <= LARGEST_FREE else 1):
         try:
-            found.append(_continued(problem, couplings, seed + attempt))
+            results.append(_continued(problem, couplings, seed + attempt))
         except (OutOfBudget, NumericalError):
-            if not found:
+            if not results:
                 raise
             break
         least = _lower_bound(problem.matrix / problem.scale, couplings)
-        if worst_condition_number(found[-1]) <= SUSPECT * least:
+        if worst_condition_number(results[-1]) <= SUSPECT * least:
             break
-    return min(found, key=worst_condition_number)
+    return min(results, key=worst_condition_number)
 
 
 def _lower_bound(unit: np.ndarray, couplings: int) -> float:

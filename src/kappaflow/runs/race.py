@@ -255,8 +255,8 @@ class Racer:
     def forecast(self) -> float:
         """The NLL after twice the training.
 
-        That gains less than the doubling before, by the ratio of the last two gains, or by a half.
-        Before the ratio is known, no gain is counted.
+        That gains less than the doubling before, by the ratio of the last two gains, which is
+        taken as a half at most. While the ratio is not known, no gain is counted.
         """
         before, last = self.gains
         if not (math.isfinite(before) and math.isfinite(last) and before > 0):
