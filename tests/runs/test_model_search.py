@@ -289,6 +289,18 @@ def test_candidates_fit_tables_of_any_size(rows):
         assert flow.event_shape == (3,)
 
 
+def test_with_a_context_each_kind_comes_before_a_second_start():
+    """The last models are not tried where time is short."""
+    rows = np.random.default_rng(0).normal(size=(400, 4))
+    first = candidates(load_table(rows, context=["x2", "x3"]), ModelSearch())[:4]
+    assert [(recipe, arguments["start"]) for recipe, arguments, _ in first] == [
+        ("autoregressive", "gaussianize"),
+        ("autoregressive", "identity"),
+        ("spline", "gaussianize"),
+        ("real_nvp", "whiten"),
+    ]
+
+
 def test_circles_and_tables_of_few_rows_get_no_start():
     """It would bend a circle, and be fitted to noise where there are five rows."""
     table = load_table(np.random.default_rng(0).uniform(-3, 3, (400, 2)))

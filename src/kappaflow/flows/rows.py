@@ -68,7 +68,9 @@ def flatten_batch(
     context = checked_context(flow, context)
     if context is not None:
         try:
-            batch_shape = torch.broadcast_shapes(batch_shape, context.shape[:-1])
+            # torch.broadcast_shapes would import sympy, which takes half a second.
+            of_x = x.new_empty(()).expand(batch_shape)
+            batch_shape = torch.broadcast_tensors(of_x, context[..., 0])[0].shape
         except RuntimeError:
             raise ArgumentError(
                 f"'context' should have leading shape {tuple(batch_shape)} as 'x' does, or one "

@@ -137,7 +137,7 @@ def candidates(
         ("autoregressive", smooth, LEARNING_RATE),
     ]
     if table.context_columns:
-        results[:2] = reversed(results[:2])
+        results = [results[i] for i in (1, 5, 0, 4, 2, 3)]  # each kind before a second start
         if single:  # the only coupling would be part of an autoregressive layer
             results = [entry for entry in results if entry[0] == "autoregressive"]
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
