@@ -41,7 +41,7 @@ def _chosen(note: str) -> str:
 
 
 def kl_table(found: Found) -> str:
-    """Returns divergences with the standard error of ours, their mean and the largest."""
+    """Returns divergences with the standard error of ours; a mean is that of all tables."""
     models, tables, rows = found["models"], found["tables"], []
     kl = {model: [found["nll"][f"{table}: {model}"] for table in tables] for model in models}
     ours = _ours(found)
@@ -49,8 +49,8 @@ def kl_table(found: Found) -> str:
         error = _cell(ours.get(table, {}).get("test_error"))
         rows.append([table, *(_cell(values[i]) for values in kl.values()), error])
     for name, of in (("mean", mean), ("largest", max)):
-        complete = [[v for v in values if v is not None] for values in kl.values()]
-        rows.append([name, *(_cell(of(values) if values else None) for values in complete), ""])
+        of_all = [None if None in values else of(values) for values in kl.values()]
+        rows.append([name, *map(_cell, of_all), ""])
     return markdown(["KL [nats]", *models, "standard error"], rows)
 
 

@@ -128,25 +128,25 @@ def candidates(
     linear = "identity" if single else "whiten"  # a single column leaves nothing to whiten
     sharp = {**layers, "activation": "relu"} if single else layers
     whitened = linear if table.context_columns else "whiten-gaussianize"
-    results = [
-        ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
-        ("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE),
-        ("autoregressive", {**sharp, "start": whitened}, LEARNING_RATE),
-        ("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE),
-        ("real_nvp", {**affine, "start": linear}, LEARNING_RATE),
-        ("autoregressive", smooth, LEARNING_RATE),
-    ]
-    if table.context_columns:
-        results = [results[i] for i in (1, 5, 0, 4, 2, 3)]  # each kind before a second start
-        if single:  # the only coupling would be part of an autoregressive layer
-            results = [entry for entry in results if entry[0] == "autoregressive"]
+    splines = Candidate("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE)
+    masked = Candidate("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE)
+    white_splines = Candidate("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE)
+    white_masked = Candidate("autoregressive", {**sharp, "start": whitened}, LEARNING_RATE)
+    couplings = Candidate("real_nvp", {**affine, "start": linear}, LEARNING_RATE)
+    one_layer = Candidate("autoregressive", smooth, LEARNING_RATE)
+    if not table.context_columns:
+        results = [splines, masked, white_masked, white_splines, couplings, one_layer]
+    elif single:  # the only coupling would be part of an autoregressive layer
+        results = [masked, white_masked, one_layer]
+    else:  # each kind before a second start of one
+        results = [masked, one_layer, splines, couplings, white_masked, white_splines]
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
-        results = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
+        results = [Candidate("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
     elif not table.context_columns and seconds > 0:
         components = best_components(table.values, seconds, table.weights, clock=loop.clock)
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}
-            results.insert(4, ("spline", of_mixture, SLOWER))
+            results.insert(4, Candidate("spline", of_mixture, SLOWER))
     return [
         Candidate(
             recipe,
