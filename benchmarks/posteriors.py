@@ -90,9 +90,8 @@ def posteriors(
             files.append_line(file, line)
             text = f"{key[2]}, {key[0]:,} simulations, {key[3]}: C2ST {mean(line['c2st']):.3f}"
             console.print(f"{text}, {line['processor_s']} s ({line['ended']})", soft_wrap=True)
-    lines, machines = files.read_lines(file)
-    latest = {files.key_of(line, KEY[:4]): line for line in lines}
-    values = {"machine": machines[-1], "lines": [*latest.values()]}
+    latest = {files.key_of(line, KEY[:4]): line for line in files.read_lines(file)[0]}
+    values = {"machines": files.parts_by_machine(file, "estimator"), "lines": [*latest.values()]}
     files.write_results(file.with_suffix(".json"), values)
 
 
