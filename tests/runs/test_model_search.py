@@ -148,14 +148,6 @@ def test_models_have_the_same_processor_time_while_the_load_rises(uniform, monke
     assert first == pytest.approx(second, rel=0.25) and choice.seconds <= 5
 
 
-def test_models_for_which_there_is_no_time_are_left_out(uniform, ticking):
-    """The first model is trained, and the choice names how many others were not tried."""
-    ticking(0.002, 50.0)
-    choice, _, result = searched_and_trained(uniform, ModelSearch({}, 60.0), max_time_s=8.0)
-    assert choice.left_out == 1 and "there was no time to try 1 more" in str(choice)
-    assert result.history[-1]["time_s"] <= 10
-
-
 @pytest.mark.parametrize(
     ("seconds", "epochs", "reason"),
     [(60.0, 2, "max_epochs=2 leaves no time for one"), (0.0, 200, "the search time is 0")],
@@ -252,11 +244,10 @@ def test_one_validation_row_is_enough_to_choose(tmp_path):
     assert all(trial.error == 0 for trial in choice.trials)
 
 
-@pytest.mark.parametrize("seconds", [-1.0, float("nan")])
-def test_a_wrong_search_time_is_refused(seconds):
-    """In Python as on the command line."""
+def test_a_search_time_that_is_no_number_is_refused():
+    """The command line refuses one below 0 in the same place."""
     with pytest.raises(kf.errors.ArgumentError, match="'search_time' should be"):
-        kf.fit_auto("magic", search_time=seconds)
+        kf.fit_auto("magic", search_time=float("nan"))
 
 
 def test_one_process_of_several_can_search_alone(monkeypatch):
@@ -274,11 +265,8 @@ def test_candidates_fit_tables_of_any_size(rows):
     """Few rows get more dropout; an argument that the user names is that of all that have it."""
     table = load_table(np.random.default_rng(0).normal(size=(rows, 3)))
     result = candidates(table, ModelSearch({"memory": "store"}))
-    assert all(
-        arguments["memory"] == "store"
-        for recipe, arguments, _ in result
-        if recipe != "autoregressive"
-    )
+    couplings = [arguments for recipe, arguments, _ in result if recipe != "autoregressive"]
+    assert {arguments["memory"] for arguments in couplings} == {"store"}
     most = max(arguments["dropout"] for _, arguments, _ in result)
     assert most == {40: 0.3, 5_000: 0.05, 70_000: 0.0}[rows]
     results = {"round": 1, "steps": 1, "seconds": 1, "nll": 0, "behind": 0, "error": 0}
@@ -293,12 +281,9 @@ def test_with_a_context_each_kind_comes_before_a_second_start():
     """The last models are not tried where time is short."""
     rows = np.random.default_rng(0).normal(size=(400, 4))
     first = candidates(load_table(rows, context=["x2", "x3"]), ModelSearch())[:4]
-    assert [(recipe, arguments["start"]) for recipe, arguments, _ in first] == [
-        ("autoregressive", "gaussianize"),
-        ("autoregressive", "identity"),
-        ("spline", "gaussianize"),
-        ("real_nvp", "whiten"),
-    ]
+    assert [recipe for recipe, *_ in first] == [*["autoregressive"] * 2, "spline", "real_nvp"]
+    starts = [arguments["start"] for _, arguments, _ in first]
+    assert starts == ["gaussianize", "identity", "gaussianize", "whiten"]
 
 
 def test_circles_and_tables_of_few_rows_get_no_start():

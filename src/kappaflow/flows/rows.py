@@ -69,8 +69,7 @@ def flatten_batch(
     if context is not None:
         try:
             # torch.broadcast_shapes would import sympy, which takes half a second.
-            of_x = x.new_empty(()).expand(batch_shape)
-            batch_shape = torch.broadcast_tensors(of_x, context[..., 0])[0].shape
+            batch_shape = (x.new_empty(batch_shape) + context[..., 0]).shape
         except RuntimeError:
             raise ArgumentError(
                 f"'context' should have leading shape {tuple(batch_shape)} as 'x' does, or one "
@@ -144,12 +143,11 @@ def frame_of(flow: FlowParts, samples: Tensor, context: Tensor | None, kind: AsF
     if not find_spec(library):
         raise ArgumentError(f"'as_frame' is {library!r}, which is not installed.")
     names = flow.columns or tuple(f"x{i}" for i in range(flow.event_shape[0]))
-    values = samples
     if context is not None:
         width = context.shape[-1]
         names += flow.context_columns or tuple(f"context_{i}" for i in range(width))
-        values = torch.cat([samples, context.expand(*samples.shape[:-1], width)], dim=-1)
-    values = values.reshape(-1, len(names)).detach().cpu().T.numpy()
+        samples = torch.cat([samples, context.expand(*samples.shape[:-1], width)], dim=-1)
+    values = samples.reshape(-1, len(names)).detach().cpu().T.numpy()
     columns = dict(zip(names, values, strict=True))
     if context is not None:
         from kappaflow.data.labels import labels_of  # it loads polars

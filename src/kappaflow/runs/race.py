@@ -313,8 +313,8 @@ class Stopwatch:
 def raced(racers: list[Racer], end: float, steps: float, share: float, show: Bar) -> list[Racer]:
     """Returns all models, the best first; rounds eliminate the worst.
 
-    Those leave that are certainly worse, and those with the worst forecasts, so that two are left
-    for the last round.
+    Those leave that are certainly worse, and those with the worst forecasts, so that two or
+    three are left for the last round.
 
     All models in a round are trained for the same processor time. How much it is follows from the
     time left until the clock reads `end`, and from the processor's share in the round before
