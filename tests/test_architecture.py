@@ -146,41 +146,6 @@ def test_no_file_is_longer_than_450_lines():
     assert {name: count for name, count in lines.items() if count > 450} == {}
 
 
-def line_budgets():
-    """Returns the most lines of each package and folder, as ARCHITECTURE.md states them."""
-    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
-    words = text.partition("## Size")[2].split("```")[1].split()
-    return dict(zip(words[::2], map(int, words[1::2]), strict=True))
-
-
-def line_counts():
-    """Returns the lines of Python of each package and folder, and of the pages of docs."""
-    counts = dict.fromkeys(LAYOUT, 0) | {"__init__": 0, "__main__": 0}
-    for path in FILES:
-        counts[home_of(path)] += path.read_text("utf-8").count("\n")
-    folders = {"kappaflow_studies": "src/kappaflow_studies", "tests": "tests"}
-    for name, folder in {**folders, "benchmarks": "benchmarks", "docs": "docs"}.items():
-        pattern = "*.md" if name == "docs" else "*.py"
-        tracked = git_files(f"{folder}/{pattern}")
-        counts[name] = sum((ROOT / path).read_text("utf-8").count("\n") for path in tracked)
-    return counts
-
-
-def git_files(pattern):
-    """Returns the tracked files that match a pattern, below any folder."""
-    command = ["git", "ls-files", "--", pattern]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
-
-
-def test_every_package_keeps_its_size():
-    """A feature that needs more room first makes it: each number may only fall."""
-    counts, budgets = line_counts(), line_budgets()
-    small = {"__init__", "__main__"}
-    assert {name for name in counts if name not in small} == set(budgets)
-    over = {name: (counts[name], most) for name, most in budgets.items() if counts[name] > most}
-    assert over == {}
-
-
 def unsafe_code(path):
     """Yields a sentence for each import, call or statement of a file that may not be there."""
     for module in imported_modules(path):
