@@ -69,7 +69,7 @@ faults-short: setup
 release-check:
 	PYTHON=$(PYTHON) tools/release_check.sh
 
-# The lowest and the newest Python and packages, with the wheel in environments of their own.
+# The wheel in environments of their own: the lowest packages, and the newest on each Python of the classifiers.
 versions-check:
 	tools/versions_check.sh
 

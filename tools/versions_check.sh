@@ -1,18 +1,27 @@
 #!/usr/bin/env bash
-# Checks the wheel with the lowest versions of its dependencies that pyproject.toml admits, and with the newest
-# ones. Each gets an empty environment outside the checkout, where the blocks of the README, further commands and
-# tests of the public interface run; with --all the whole default suite runs. Needs two Pythons, and 8 GB of disk
-# for a while, since releases of torch bring CUDA along. The lowest numpy has no wheel for Python 3.13.
+# Checks the wheel in empty environments outside the checkout: the Python blocks and the commands of the README, and
+# tests. An environment is a Python version, with the newest packages (or those of PIP_CONSTRAINT), or "lowest":
+# Python 3.11 with the lowest packages that pyproject.toml admits. By default, these are "lowest" and each Python of
+# the classifiers; a Python that is not installed is skipped. Needs 8 GB of disk for a while, since releases of torch
+# bring CUDA along.
 #
-#   tools/versions_check.sh [--all] [lowest|newest]...        PYTHON_LOWEST=python3.11 PYTHON_NEWEST=python3.13
+#   tools/versions_check.sh [--short | --all] [lowest | 3.X]...
+#
+# The tests are those of the public interface; with --short the contract and each command once; with --all the whole
+# default suite.
 set -euo pipefail
 root="$(cd "$(dirname "$0")/.." && pwd)"
-declare -A python=([lowest]="${PYTHON_LOWEST:-python3.11}" [newest]="${PYTHON_NEWEST:-python3.13}")
-TESTS=(
-    test_contract.py test_files.py test_plot.py test_summary.py test_linearization.py flows training/test_fit.py
-    training/test_checkpoints_and_metrics.py interop/exports interop/test_wrap.py runs/test_page.py cli/test_tiny_tables.py
-    estimator diagnosis/test_doctor.py conditioning
+short=(tests/test_contract.py tests/cli/test_every_command.py tests/cli/test_options.py)
+tests=(
+    "${short[@]}" tests/test_files.py tests/test_plot.py tests/test_summary.py tests/test_linearization.py tests/flows
+    tests/training/test_fit.py tests/training/test_checkpoints_and_metrics.py tests/interop/exports
+    tests/interop/test_wrap.py tests/runs/test_page.py tests/estimator tests/diagnosis/test_doctor.py tests/conditioning
 )
+# sbi is not installed. Other packages than the locked ones change the last digits of stored results.
+all=(tests --ignore=tests/interop/test_density_estimator.py --ignore=tests/interop/test_sbi.py --ignore=tests/benchmarks
+    --ignore=tests/docs --ignore=tests/studies/test_pages.py)
+extras="estimator,figures,files,images,onnx,zuko"
+for_tests=(--group "$root/pyproject.toml:dev")
 TABLES='
 import kappaflow, polars
 table = kappaflow.load_table("magic").select(range(2000))
@@ -23,21 +32,32 @@ export OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=1 MPLBACKEND=agg
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 
-"${python[newest]}" -m venv "$work/build"
-"$work/build/bin/pip" install --quiet build packaging
-"$work/build/bin/python" -m build --outdir "$work/dist" "$root" >/dev/null
-wheel=("$work"/dist/*.whl)
+case "${1:-}" in
+    --short) shift; tests=("${short[@]}") extras=images,zuko for_tests=(pytest pytest-xdist hypothesis) ;;
+    --all) shift; tests=("${all[@]}") ;;
+esac
+[ $# -gt 0 ] || set -- lowest $(sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' "$root/pyproject.toml")
 
-check() { # NAME: an environment, the README, and the tests
-    local bin="$work/$1/bin" constraint=()
-    [ "$1" = newest ] || constraint=(--constraint "$work/lowest.txt")
-    "${python[$1]}" -m venv "$work/$1"
-    "$bin/pip" install --quiet "${constraint[@]}" "${wheel[0]}"
-    mkdir "$work/$1/run"
+python3 -m venv "$work/build"
+"$work/build/bin/pip" wheel --quiet --no-deps --wheel-dir "$work/dist" "$root"
+wheel=("$work"/dist/*.whl)
+if [[ " $* " == *" lowest "* ]]; then
+    "$work/build/bin/pip" install --quiet packaging
+    (cd "$root" && "$work/build/bin/python" tools/minimum_versions.py) > "$work/lowest.txt"
+fi
+
+check() { # PYTHON [PIP OPTION]...: an environment, the README, and the tests
+    local python="$1" bin="$work/env/bin"
+    shift
+    "$python" -m venv "$work/env"
+    "$bin/pip" install --quiet --upgrade 'pip>=25.1'
+    "$bin/pip" install --quiet "$@" "${wheel[0]}"
+    mkdir "$work/env/run"
     (
-        cd "$work/$1/run"
+        cd "$work/env/run"
         PATH="$bin:$PATH"
         python -c 'import sys, numpy, torch; print("Python", sys.version.split()[0], "torch", torch.__version__, "numpy", numpy.__version__)'
+        kappaflow --version
         python "$root/docs/run_page.py" "$root/README.md" .
         python -c "$TABLES"
         sed -n 's/^kappaflow fit /&--max-epochs 1 --search-time 5 /; /^kappaflow .* runs\/events/p' "$root/README.md" |
@@ -45,25 +65,19 @@ check() { # NAME: an environment, the README, and the tests
         kappaflow doctor runs/events
         kappaflow export runs/events --out exported
     )
-    "$bin/pip" install --quiet --upgrade 'pip>=25.1'
-    "$bin/pip" install --quiet "${constraint[@]}" "${wheel[0]}[estimator,figures,files,images,onnx,zuko]" \
-        --group "$root/pyproject.toml:dev"
-    (cd "$root" && "$bin/python" -m pytest -p no:cacheprovider -q -n 2 -m 'not slow' "${tests[@]}")
+    "$bin/pip" install --quiet "$@" "${wheel[0]}[$extras]" "${for_tests[@]}"
+    (cd "$root" && "$bin/python" -m pytest -p no:cacheprovider -q -n 2 --dist worksteal -m 'not slow' "${tests[@]}")
+    rm -rf "$work/env"
 }
 
-(cd "$root" && "$work/build/bin/python" tools/minimum_versions.py) > "$work/lowest.txt"
-tests=("${TESTS[@]/#/tests/}")
-if [ "${1:-}" = --all ]; then
-    shift
-    # sbi is not installed. Other packages than the locked ones change the last digits of stored results.
-    tests=(tests --ignore=tests/interop/test_density_estimator.py --ignore=tests/interop/test_sbi.py --ignore=tests/benchmarks
-        --ignore=tests/docs --ignore=tests/studies/test_pages.py)
-fi
-[ $# -gt 0 ] || set -- lowest newest
 for name in "$@"; do
-    started=$SECONDS
-    echo "== the $name versions"
-    check "$name"
-    echo "== the $name versions: $((SECONDS - started)) s"
-    rm -rf "${work:?}/$name"
+    started=$SECONDS constraint=()
+    [ "$name" = lowest ] && version=3.11 constraint=(--constraint "$work/lowest.txt") || version="$name"
+    if ! "python$version" -c '' 2>/dev/null; then
+        echo "== $name: skipped, there is no python$version here"
+        continue
+    fi
+    echo "== $name"
+    check "python$version" "${constraint[@]}"
+    echo "== $name: $((SECONDS - started)) s"
 done

@@ -7,12 +7,14 @@ Recipes, estimators, `kappaflow.training.Settings` and the command line use thes
 This file does not import torch, so that the help of the command line starts quickly.
 """
 
+import inspect
 import re
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, TypedDict
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 TableModel = Literal[
     "real_nvp",
@@ -70,170 +72,193 @@ ExportFormat = Literal["torch", "onnx"]
 ExportFunction = Literal["log_prob", "sample", "encode", "decode"]
 
 
-# A described name in a docstring, and its text.
-_ENTRY = re.compile(r"^ {8}(\w+): ((?:.+\n)(?: {12}.+\n)*)", re.MULTILINE)
+C = TypeVar("C", bound=type)
+_SECTION = re.compile(r"^(Attributes|Source|Example):$", re.MULTILINE)
 
 
-def described(cls: type) -> dict[str, str]:
-    """Returns the texts of arguments and attributes in the docstring of a class, by name."""
-    return dict(_ENTRY.findall(cls.__doc__ or ""))
+def described(text: str, *, default: Any = MISSING, **others: Any) -> Any:
+    """Returns a field of a dataclass with the description of the option that it declares.
 
-
-def write_descriptions(
-    cls: type, section: str, names: Sequence[str] | None = None, others: Sequence[type] = ()
-) -> None:
-    """Writes a section of the docstring of a class, with what its bases and others describe.
-
-    Its own descriptions win over those of its bases, and these over those of others. `names` are
-    the names to describe, in their order; all by default.
+    Args:
+        text: The description. The help of commands, the reference and the estimators show it.
+        default: The default; none if left out.
+        **others: `default_factory` or `kw_only`, as for `dataclasses.field`.
     """
-    texts: dict[str, str] = {}
-    for source in (*others, *reversed(cls.__mro__)):
-        texts |= described(source)
-    heading = f"    {section}:\n"
-    start, attributes_title, rest = (cls.__doc__ or "").partition(heading)
-    if not attributes_title:
-        start, attributes, rest = start.partition("    Attributes:\n")
-        rest = f"\n{attributes}{rest}"
-    while entry := _ENTRY.match(rest):
-        rest = rest[entry.end() :]
-    entries = "".join(f"        {name}: {texts[name]}" for name in names or texts)
-    cls.__doc__ = f"{start}{heading}{entries}{rest}"
+    return field(default=default, metadata={"description": text}, **others)
+
+
+def descriptions(cls: type) -> dict[str, str]:
+    """Returns the descriptions of the options that a dataclass and its bases declare, by name."""
+    classes = filter(is_dataclass, reversed(cls.__mro__))
+    declared = [option for base in classes for option in fields(base)]
+    return {o.name: o.metadata["description"] for o in declared if "description" in o.metadata}
+
+
+def write_section(cls: type, title: str, texts: Mapping[str, str]) -> None:
+    """Adds a section with descriptions to the docstring of a class, before its other sections."""
+    doc = inspect.cleandoc(cls.__doc__ or "")
+    entries = (
+        textwrap.fill(f"{name}: {text}", 95, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        for name, text in texts.items()
+    )
+    other = _SECTION.search(doc)
+    end = other.start() if other else len(doc)
+    section = "\n".join((f"{title}:", *entries))
+    cls.__doc__ = f"{doc[:end].rstrip()}\n\n{section}\n\n{doc[end:]}".rstrip() + "\n"
+
+
+def documented(cls: C) -> C:
+    """Returns a dataclass of options whose docstring describes them, inherited ones included."""
+    write_section(cls, "Attributes", descriptions(cls))
+    return cls
 
 
 class OptionGroup:
     """Base class of the options that a recipe takes as one argument, an instance or a dict."""
 
-    def __init_subclass__(cls) -> None:
-        write_descriptions(cls, "Attributes")
 
-
+@documented
 @dataclass(frozen=True)
 class StartOptions(OptionGroup):
-    """What the first `kappaflow.fit` computes from the training rows.
+    """What the first `kappaflow.fit` computes from the training rows."""
 
-    Attributes:
-        start: What precedes the couplings. identity: nothing. whiten: six linear couplings that
-            make the rows uncorrelated; training changes them further. gaussianize: a curve for
-            each feature that makes it about normal, then whiten. whiten-gaussianize: the curves
-            after whitening.
-        components: Number of components of the base: 1 for a standard normal; more for a
-            `NormalMixture`, which is fitted to the latents and trained with the flow.
-        gaussianize_context: Conditioners read each number of the context twice, standardized and
-            made about normal by a curve. What is nearly linear in either is then easy to learn.
-    """
+    start: StartName = described(
+        "What precedes the couplings. identity: nothing. whiten: six linear couplings that make "
+        "the rows uncorrelated; training changes them further. gaussianize: a curve for each "
+        "feature that makes it about normal, then whiten. whiten-gaussianize: the curves after "
+        "whitening.",
+        default="identity",
+    )
+    components: int = described(
+        "Number of components of the base: 1 for a standard normal; more for a `NormalMixture`, "
+        "which is fitted to the latents and trained with the flow.",
+        default=1,
+    )
+    gaussianize_context: bool = described(
+        "Conditioners read each number of the context twice, standardized and made about normal "
+        "by a curve. What is nearly linear in either is then easy to learn.",
+        default=False,
+    )
 
-    start: StartName = "identity"
-    components: int = 1
-    gaussianize_context: bool = False
 
-
+@documented
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(OptionGroup):
-    """The conditioners, and the network before them.
+    """The conditioners, and the network before them."""
 
-    Attributes:
-        activation: Activation of the conditioners, such as "silu" or `torch.nn.SiLU()`; see `MLP`.
-            real_nvp and nice train about half as fast with another one than relu, in a `Chain` in
-            place of a `CouplingStack`.
-        residual: Add skip connections between hidden layers of equal width.
-        dropout: Share of the conditioners' hidden units that a training step drops.
-        embedding: A network that embeds the context first, from (B, context_features) to rows of
-            any width; None for none. To save the flow, register the class of the network, as for
-            `MLP`.
-    """
+    activation: ActivationName | Any = described(
+        'Activation of the conditioners, such as "silu" or `torch.nn.SiLU()`; see `MLP`. real_nvp '
+        "and nice train about half as fast with another one than relu, in a `Chain` in place of a "
+        "`CouplingStack`.",
+        default="relu",
+    )
+    residual: bool = described(
+        "Add skip connections between hidden layers of equal width.", default=False
+    )
+    dropout: float = described(
+        "Share of the conditioners' hidden units that a training step drops.", default=0.0
+    )
+    embedding: Any = described(
+        "A network that embeds the context first, from (B, context_features) to rows of any "
+        "width; None for none. To save the flow, register the class of the network, as for `MLP`.",
+        default=None,
+    )
 
-    activation: ActivationName | Any = "relu"
-    residual: bool = False
-    dropout: float = 0.0
-    embedding: Any = None
 
-
+@documented
 @dataclass(frozen=True, kw_only=True)
 class CouplingOptions(OptionGroup):
-    """The couplings of `nice`.
+    """The couplings of `nice`."""
 
-    Attributes:
-        memory: What is stored for the backward pass. recompute: the half that each coupling reads.
-            store: everything. invert: the input of every 32nd coupling, from which the others are
-            recovered by inversion. See `CouplingStack` and `Chain`.
-        seed: Seed of the random partitions and of the initial rotations of linear maps.
-    """
+    memory: Memory = described(
+        "What is stored for the backward pass. recompute: the half that each coupling reads. "
+        "store: everything. invert: the input of every 32nd coupling, from which the others are "
+        "recovered by inversion. See `CouplingStack` and `Chain`.",
+        default="recompute",
+    )
+    seed: int = described(
+        "Seed of the random partitions and of the initial rotations of linear maps.", default=0
+    )
 
-    memory: Memory = "recompute"
-    seed: int = 0
 
-
+@documented
 @dataclass(frozen=True, kw_only=True)
 class MixingOptions(CouplingOptions):
-    """Couplings, and learned linear maps before them.
+    """Couplings, and learned linear maps before them."""
 
-    Attributes:
-        mixing: Form of a learned linear map with a shift before each coupling, lu, plain, qr, svd
-            or orthogonal, as in `InvertibleConv1x1`; None for none. All couplings then keep and
-            change the same features: the partition is half, alternating or any `Partition`, such
-            as `Partition(D, range(D - 1))`, which changes one feature. With one feature there are
-            no such maps.
-        condition_bound: With mixing svd: the largest condition number of each of these maps.
-    """
+    mixing: Mixing | None = described(
+        "Form of a learned linear map with a shift before each coupling, lu, plain, qr, svd or "
+        "orthogonal, as in `InvertibleConv1x1`; None for none. All couplings then keep and change "
+        "the same features: the partition is half, alternating or any `Partition`, such as "
+        "`Partition(D, range(D - 1))`, which changes one feature. With one feature there are no "
+        "such maps.",
+        default=None,
+    )
+    condition_bound: float | None = described(
+        "With mixing svd: the largest condition number of each of these maps.", default=None
+    )
 
-    mixing: Mixing | None = None
-    condition_bound: float | None = None
 
-
+@documented
 @dataclass(frozen=True, kw_only=True)
 class AffineOptions(MixingOptions):
-    """The couplings of `real_nvp`.
+    """The couplings of `real_nvp`."""
 
-    Attributes:
-        scale_bound: Bound on the sum over depth of the log-scales. Each coupling gets an equal
-            share, so that no feature is ever scaled by more than exp(scale_bound) or less than its
-            reciprocal, whatever the depth.
-    """
+    scale_bound: float = described(
+        "Bound on the sum over depth of the log-scales. Each coupling gets an equal share, so "
+        "that no feature is ever scaled by more than exp(scale_bound) or less than its "
+        "reciprocal, whatever the depth.",
+        default=12.0,
+    )
 
-    scale_bound: float = 12.0
 
-
+@documented
 @dataclass(frozen=True, kw_only=True)
 class SplineOptions(MixingOptions):
-    """The couplings of `spline`.
+    """The couplings of `spline`."""
 
-    Attributes:
-        bins: Number of bins of each spline, at least 2. A conditioner outputs 3 bins - 1 numbers
-            for each changed feature.
-        bound: Half-width of the box on which the splines act, in standard deviations of the
-            training rows. Beyond it a coupling is the identity.
-        min_bin: Smallest width and height of a bin, relative to bins of equal size.
-        min_slope: Smallest slope at the knots; the largest is its reciprocal. min_bin and
-            min_slope bound all slopes of a coupling, see `SplineCoupling`.
-    """
+    bins: int = described(
+        "Number of bins of each spline, at least 2. A conditioner outputs 3 bins - 1 numbers for "
+        "each changed feature.",
+        default=8,
+    )
+    bound: float = described(
+        "Half-width of the box on which the splines act, in standard deviations of the training "
+        "rows. Beyond it a coupling is the identity.",
+        default=5.0,
+    )
+    min_bin: float = described(
+        "Smallest width and height of a bin, relative to bins of equal size.", default=0.4
+    )
+    min_slope: float = described(
+        "Smallest slope at the knots; the largest is its reciprocal. min_bin and min_slope bound "
+        "all slopes of a coupling, see `SplineCoupling`.",
+        default=0.2,
+    )
 
-    bins: int = 8
-    bound: float = 5.0
-    min_bin: float = 0.4
-    min_slope: float = 0.2
 
-
+@documented
 @dataclass(frozen=True, kw_only=True)
 class AutoregressiveOptions(OptionGroup):
-    """The layers of `autoregressive`.
+    """The layers of `autoregressive`."""
 
-    Attributes:
-        bins: Number of bins of each spline, at least 2.
-        bound: Half-width of the box on which the splines act, after the shift and the scale of
-            their layer. Beyond it a spline is the identity.
-        min_bin: Smallest width and height of a bin, relative to bins of equal size.
-        min_slope: Smallest slope of a spline at the knots; the largest is its reciprocal.
-        scale_bound: Bound on the sum over depth of the log-scales. Each layer gets an equal share.
-        seed: Seed of the random orders of the features.
-    """
-
-    bins: int = 8
-    bound: float = 5.0
-    min_bin: float = 0.1
-    min_slope: float = 0.02
-    scale_bound: float = 12.0
-    seed: int = 0
+    bins: int = described("Number of bins of each spline, at least 2.", default=8)
+    bound: float = described(
+        "Half-width of the box on which the splines act, after the shift and the scale of their "
+        "layer. Beyond it a spline is the identity.",
+        default=5.0,
+    )
+    min_bin: float = described(
+        "Smallest width and height of a bin, relative to bins of equal size.", default=0.1
+    )
+    min_slope: float = described(
+        "Smallest slope of a spline at the knots; the largest is its reciprocal.", default=0.02
+    )
+    scale_bound: float = described(
+        "Bound on the sum over depth of the log-scales. Each layer gets an equal share.",
+        default=12.0,
+    )
+    seed: int = described("Seed of the random orders of the features.", default=0)
 
 
 PYTHON = "from Python"
@@ -294,136 +319,93 @@ Count = Annotated[int, Limits(ge=1)]
 Share = Annotated[float, Limits(ge=0, lt=1)]
 
 
+@documented
 @dataclass(kw_only=True)
 class TrainingOptions:
-    """How a flow is trained.
+    """How a flow is trained."""
 
-    Attributes:
-        max_epochs: Maximum number of passes over the training rows, model search included.
-            Default: 200, but at least 2,000 and at most 12,000 steps, and five times as many with
-            a time limit (kappaflow fit on images: 60).
-        max_time_s: Time limit in seconds, by the clock, of model search and training together,
-            resumed time included. The learning rate falls to zero at whichever limit comes first.
-            With kinds of columns the labels are trained before that, in at most about 4,000 steps.
-            kappaflow fit also reads the data before and writes a report after it, in about five
-            seconds for most tables, and more on a busy machine.
-        batch_size: Rows for each step, over all processes of torchrun. Default: 512, or down to
-            128 for tables of few rows, so that an epoch has 16 steps (kappaflow fit on images:
-            64).
-        learning_rate: Maximum learning rate of Adam. Default: 2e-3; for tables, kappaflow fit,
-            fit_auto and the estimators use 5e-3, or the rate of the model that a search chose.
-        warmup: Share of all steps over which the learning rate rises to its maximum.
-        weight_decay: Decoupled weight decay (AdamW). The model search trains autoregressive
-            layers with 0.1 in place of the default.
-        overfit_decay: Weight decay with which training resumes from the best weights, once, when
-            the flow overfits: training rows become likelier and validation rows less likely. If
-            it brings nothing within 10 epochs, training returns to the best weights without it.
-            The model search uses 1. Default: training continues until patience ends it.
-        clip_norm: Maximum norm of the gradient of a step.
-        average: Decay of the exponential moving average of the weights, which is validated and
-            kept; 0 keeps the weights themselves.
-        patience: Epochs without a better validation likelihood after which training stops.
-            Default: 30, or 1,000 steps if that is more.
-        cooldown: When patience ends, let the learning rate fall to zero before training stops,
-            from the best weights, over as many epochs as there were. The model search does.
-        conditioning_every: Epochs from one measurement of the conditioning to the next. The first
-            epoch and the last are measured too. Default: about 40 measurements in a training.
-        most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
-        seed: Seed of the order of the rows and of random layers.
-        precision: bf16 or fp16 compute the matrix products of the conditioners in bfloat16 or
-            float16 during training; the gradients of fp16 are scaled, and steps that overflow are
-            skipped. Scores, samples and reports always use full precision.
-        compile: Compile training steps with torch.compile: the first step takes long, later ones
-            are shorter, mostly for splines and planar flows. Needs a C++ compiler. Training stops
-            if the compiled gradients differ from the plain ones. Stacks of couplings, and layers
-            inverted to save memory, run uncompiled.
-        condition_budget: Keep the 95 % quantile of the condition number on held-out rows below
-            this number. Only the weights of epochs at which it is measured are kept. kappaflow
-            tradeoff shows what that costs in likelihood. Tables only.
-    """
-
-    max_epochs: Count | None = None
-    max_time_s: Positive | None = None
-    batch_size: Count | None = None
-    learning_rate: Positive = 2e-3
-    warmup: Share = 0.05
-    weight_decay: Annotated[float, Limits(ge=0)] = 1e-4
-    overfit_decay: Annotated[float, Limits(ge=0)] | None = None
-    clip_norm: Positive = 5.0
-    average: Share = 0.99
-    patience: Count | None = None
-    cooldown: bool = False
-    conditioning_every: Count | None = None
-    most_skipped: Count = 20
-    seed: Annotated[int, Limits(ge=0, lt=2**63)] = 0
-    precision: Literal["full", "bf16", "fp16"] = "full"
-    compile: bool = False
-    condition_budget: Annotated[float, Limits(gt=1)] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableOptions:
-    r"""Which rows and columns of a table are used, and how.
-
-    Attributes:
-        columns: Columns to model, by name. Default: all columns of numbers.
-        exclude: Columns to leave out, such as a target.
-        context: Columns that the density is conditioned on, numbers or texts of 2 to 50 labels.
-        where: Conditions that the rows to train on have to meet, such as class=g.
-        weights: Column with the weight of each row, 0 or more, such as a number of events. It is
-            not modeled; likelihood, metrics and charts count rows by it.
-        repair: Fix data that has no density: drop the rows or columns concerned, jitter the
-            columns, or dequantize rounded columns. dequantize adds uniform noise exactly as wide
-            as one step of the values, also to rows to score: the likelihood is then a bound, and
-            samples are rounded back. Default: dequantize columns of few values; keep adds none.
-        decimal: Decimal sign of a text file, a point or a comma. Default: detected; needed where
-            1,234 can be 1.234 or 1234.
-        missing: Values that mean a missing one, such as -999 or n.a.; each repair leaves out such
-            rows. none says that numbers such as -999 are measurements.
-        separator: Sign between the fields of a text file, such as a semicolon or \t (a tab); a
-            blank stands for any run of blanks. Default: detected.
-        comment: Sign that starts a comment line at the top of a text file. Default: # or % in
-            .dat, .txt and .ecsv files; a csv or tsv file has none.
-        bounds: Domains of columns, which all samples respect, such as mass=positive p=0,1 x=2,
-            angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
-            Circles need the model spline.
-        kinds: Model columns of all kinds as one density: auto, or the kinds that are not
-            recognized, such as region=category visits=integer. Kinds are continuous, positive,
-            circular, integer, category, boolean, date and identifier. Labels get probabilities,
-            numbers a density given the labels, and missing values are integrated out, in columns
-            of the context read as such.
-        against: A condition on other rows of the data, which are never trained on: report how
-            well log_prob separates them.
-        duplicates: Rows that repeat earlier ones: keep them, with all copies in one part of the
-            split, drop them, or weigh each row by the number of its copies.
-        jitter: Columns to add Gaussian noise to, 1e-3 of their spread, such as a column that
-            nearly follows from others.
-        on_disk: Train on a table larger than memory (parquet, arrow, npy, csv or tsv), read in
-            chunks. The training rows are kept in a file in the run folder until training ends. At
-            most 100,000 rows are for validation, and as many for the test.
-    """
-
-    columns: list[str] | None = None
-    exclude: list[str] = field(default_factory=list)
-    context: list[str] = field(default_factory=list)
-    where: list[str] = field(default_factory=list)
-    against: str | None = None
-    weights: str | None = None
-    repair: Repair | None = None
-    jitter: list[str] | None = None
-    bounds: list[str] | None = None
-    kinds: list[str] | None = None
-    on_disk: bool | None = None
-    duplicates: Duplicates = "keep"
-    decimal: Literal[".", ","] | None = None
-    missing: list[str] = field(default_factory=list)
-    separator: str | None = None
-    comment: str | None = None
-
-
-class TextFormat(TypedDict, total=False):
-    """The options of `TableOptions` that say how a text file is written."""
-
-    decimal: Literal[".", ","] | None
-    separator: str | None
-    comment: str | None
+    max_epochs: Count | None = described(
+        "Maximum number of passes over the training rows, model search included. Default: 200, "
+        "but at least 2,000 and at most 12,000 steps, and five times as many with a time limit "
+        "(kappaflow fit on images: 60).",
+        default=None,
+    )
+    max_time_s: Positive | None = described(
+        "Time limit in seconds, by the clock, of model search and training together, resumed time "
+        "included. The learning rate falls to zero at whichever limit comes first. With kinds of "
+        "columns the labels are trained before that, in at most about 4,000 steps. kappaflow fit "
+        "also reads the data before and writes a report after it, in about five seconds for most "
+        "tables, and more on a busy machine.",
+        default=None,
+    )
+    batch_size: Count | None = described(
+        "Rows for each step, over all ranks. Default: 512, or down to 128 for "
+        "tables of few rows, so that an epoch has 16 steps (kappaflow fit on images: 64).",
+        default=None,
+    )
+    learning_rate: Positive = described(
+        "Maximum learning rate of Adam. Default: 2e-3; for tables, kappaflow fit, fit_auto and "
+        "the estimators use 5e-3, or the rate of the model that a search chose.",
+        default=2e-3,
+    )
+    warmup: Share = described(
+        "Share of all steps over which the learning rate rises to its maximum.", default=0.05
+    )
+    weight_decay: Annotated[float, Limits(ge=0)] = described(
+        "Decoupled weight decay (AdamW). The model search trains autoregressive layers with 0.1 "
+        "in place of the default.",
+        default=1e-4,
+    )
+    overfit_decay: Annotated[float, Limits(ge=0)] | None = described(
+        "Weight decay with which training resumes from the best weights, once, when the flow "
+        "overfits: training rows become likelier and validation rows less likely. If it brings "
+        "nothing within 10 epochs, training returns to the best weights without it. The model "
+        "search uses 1. Default: training continues until patience ends it.",
+        default=None,
+    )
+    clip_norm: Positive = described("Maximum norm of the gradient of a step.", default=5.0)
+    average: Share = described(
+        "Decay of the exponential moving average of the weights, which is validated and kept; 0 "
+        "keeps the weights themselves.",
+        default=0.99,
+    )
+    patience: Count | None = described(
+        "Epochs without a better validation likelihood after which training stops. Default: 30, "
+        "or 1,000 steps if that is more.",
+        default=None,
+    )
+    cooldown: bool = described(
+        "When patience ends, let the learning rate fall to zero before training stops, from the "
+        "best weights, over as many epochs as there were. The model search does.",
+        default=False,
+    )
+    conditioning_every: Count | None = described(
+        "Epochs from one measurement of the conditioning to the next. The first epoch and the "
+        "last are measured too. Default: about 40 measurements in a training.",
+        default=None,
+    )
+    most_skipped: Count = described(
+        "Non-finite steps in a row after which training stops with a diagnosis.", default=20
+    )
+    seed: Annotated[int, Limits(ge=0, lt=2**63)] = described(
+        "Seed of the order of the rows and of random layers.", default=0
+    )
+    precision: Literal["full", "bf16", "fp16"] = described(
+        "bf16 or fp16 compute the matrix products of the conditioners in bfloat16 or float16 "
+        "during training; the gradients of fp16 are scaled, and steps that overflow are skipped. "
+        "Scores, samples and reports always use full precision.",
+        default="full",
+    )
+    compile: bool = described(
+        "Compile training steps with torch.compile: the first step takes long, later ones are "
+        "shorter, mostly for splines and planar flows. Needs a C++ compiler. Training stops if "
+        "the compiled gradients differ from the plain ones. Stacks of couplings, and layers "
+        "inverted to save memory, run uncompiled.",
+        default=False,
+    )
+    condition_budget: Annotated[float, Limits(gt=1)] | None = described(
+        "Keep the 95 % quantile of the condition number on held-out rows below this number. Only "
+        "the weights of epochs at which it is measured are kept. kappaflow tradeoff shows what "
+        "that costs in likelihood. Tables only.",
+        default=None,
+    )

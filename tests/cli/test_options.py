@@ -1,6 +1,7 @@
 """Options are declared once: by a recipe, by `Settings`, or by the configuration of the data."""
 
 import inspect
+import re
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
@@ -16,12 +17,22 @@ from kappaflow.cli.fit_options import (
     ModelFlags,
     TrainingFlags,
 )
+from kappaflow.estimator import ConditionalFlowDensity, FlowDensity, FlowOutlierDetector
 from kappaflow.flows.recipe import flat_signature
 from kappaflow.images import ImageConfig
 from kappaflow.images.kind import ImageKind
-from kappaflow.options import AnyModel, ImageModel, TableModel
+from kappaflow.images.options import ImageOptions
+from kappaflow.options import (
+    AnyModel,
+    ImageModel,
+    OptionGroup,
+    TableModel,
+    descriptions,
+    write_section,
+)
 from kappaflow.runs import TableConfig
 from kappaflow.runs.recipes import COUPLINGS, DEFAULTS, RECIPES, options_of
+from kappaflow.table_options import TableOptions
 from kappaflow.training import Settings
 
 OF_THE_COMMAND = {
@@ -41,6 +52,28 @@ PYTHON_ONLY = {
     "heads": "a detail of jet that its source keeps fixed",
     "blocks": "depth of the networks; --width and --hidden set their size",
 }
+
+
+def test_each_option_has_a_description():
+    """Help, reference and estimators show it, from the one place where the option is declared."""
+    estimators = FlowDensity, ConditionalFlowDensity, FlowOutlierDetector
+    for declared in (*OptionGroup.__subclasses__(), *ImageOptions.__subclasses__(), TableOptions):
+        assert names(declared) == set(descriptions(declared)), declared
+        assert all(f"    {name}: " in declared.__doc__ for name in names(declared))
+    for estimator in estimators:
+        parameters = estimator.__doc__.partition("Args:\n")[2].partition("\nAttributes:")[0]
+        assert names(estimator) == set(re.findall(r"^    (\w+): ", parameters, re.MULTILINE))
+
+
+def test_descriptions_do_not_depend_on_the_indent_of_docstrings():
+    """Python removes the indent of docstrings from 3.13 on; earlier versions keep it."""
+    kept = type("Kept", (), {"__doc__": "Options.\n\n    Example:\n        >>> 1\n    "})
+    removed = type("Removed", (), {"__doc__": "Options.\n\nExample:\n    >>> 1\n"})
+    for cls in (kept, removed):
+        write_section(cls, "Attributes", {"depth": "Number of couplings."})
+        assert cls.__doc__ == (
+            "Options.\n\nAttributes:\n    depth: Number of couplings.\n\nExample:\n    >>> 1\n"
+        )
 
 
 def names(options):

@@ -262,7 +262,7 @@ def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
         ),
         (gaussian, {"steps": 0}, "'steps' should be greater than or equal to 1, got 0"),
         (gaussian, {"inverse_temperature": 0.0}, "'inverse_temperature' should be greater than 0"),
-        (gaussian, {"max_epochs": 3}, "'max_epochs' is no setting of a training on an energy"),
+        (gaussian, {"max_epochs": 3}, "'max_epochs' is not a setting of a training on an energy"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_a_sentence(log_density, more, message):

@@ -21,11 +21,10 @@ from kappaflow.options import (
     PartitionName,
     SplineOptions,
     StartOptions,
-    TableOptions,
-    TextFormat,
     TrainingOptions,
-    described,
+    descriptions,
 )
+from kappaflow.table_options import TableOptions, TextFormat
 
 # The order in which `kappaflow fit --help` shows the options.
 COMMON = Group("Common options", sort_key=1)
@@ -64,7 +63,7 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Fields:
         declared: The dataclass. The bounds of its types are for others to check.
         groups: The options, each with its group in the help.
     """
-    texts, hints = described(declared), get_type_hints(declared)
+    texts, hints = descriptions(declared), get_type_hints(declared)
     defaults = {name: getattr(declared, name, None) for name in hints}
     return [
         (option, _flag(option, hints[name], texts[name], defaults[name], group), None)
@@ -79,7 +78,7 @@ def _flag(option: str, hint: Any, text: str, default: object, group: Group) -> A
     kind = hint if isinstance(hint, type) or is_list else (get_args(hint) or (hint,))[0]
     kind = hint if isinstance(kind, str) else kind
     before, after = NOTES.get(option, ("", ""))
-    text = " ".join(text.replace("`", "").replace('"', "").split())
+    text = text.replace("`", "").replace('"', "")
     if not ("Default:" in text or default is None or isinstance(default, bool)):
         text += f" Default: {str(default).removesuffix('.0')}."
     parameter = Parameter(

@@ -31,7 +31,7 @@ from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.files import load, save
 from kappaflow.flows import Flow
-from kappaflow.options import Repair, TableOptions, TrainingOptions, write_descriptions
+from kappaflow.options import Repair, TrainingOptions, described, descriptions, write_section
 from kappaflow.runs.recipes import (
     RECIPES,
     ModelConfig,
@@ -39,6 +39,7 @@ from kappaflow.runs.recipes import (
     with_bounds,
     with_defaults,
 )
+from kappaflow.table_options import TableOptions
 from kappaflow.training import Settings, batch_of, checked_settings, fit_split, log_prob_of
 from kappaflow.training.fit import warn_of
 from kappaflow.training.session import TrainingState
@@ -52,62 +53,69 @@ C = TypeVar("C", bound=type)
 M = TypeVar("M")
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+@dataclass_transform(kw_only_default=True, field_specifiers=(field, described))
 def estimator(cls: C) -> C:
-    """Returns a class as a dataclass whose docstring also describes inherited parameters."""
+    """Returns a class as a dataclass whose docstring describes all parameters."""
     cls = dataclass(kw_only=True, eq=False, repr=False)(cls)
-    names = [parameter.name for parameter in fields(cls)]
-    write_descriptions(cls, "Args", names, others=(TrainingOptions, TableOptions))
+    texts = descriptions(TrainingOptions) | descriptions(TableOptions) | descriptions(cls)
+    write_section(cls, "Args", {option.name: texts[option.name] for option in fields(cls)})
     return cls
 
 
 @estimator
 class BaseFlowEstimator(BaseEstimator):
-    """A flow trained on rows, with the parameters of its recipe and its training.
-
-    Args:
-        model: A recipe.
-        depth: Number of couplings, or layers of another kind; 16 couplings, or the default of
-            the recipe, if left out.
-        hidden: Widths of the couplings' networks; (128, 128) if left out.
-        options: More arguments of the recipe, by name, also those in its groups, such as
-            {"dropout": 0.1}; see `kappaflow.real_nvp`.
-        validation_fraction: Share of the rows held out for early stopping.
-        bounds: Domains of columns by name or index, such as {"mass": "positive", 1: (0, 1)}. All
-            samples lie in them; the score of a row outside is -inf.
-        duplicates: How to treat rows that repeat earlier ones: "weigh" each row by the number of
-            its copies (the default, except where rounded columns get noise), so that a weight of
-            two equals two copies; "keep" them, with all copies in one part; or "drop" them.
-        columns: Columns to model, by name; all columns of numbers by default. The columns of an
-            array are x0, x1, ...
-        device: The device for training, "cpu" or "cuda".
-        random_state: Seed for weights, splits and the order of rows.
-        verbose: Whether to show a progress bar.
-    """
+    """A flow trained on rows, with the parameters of its recipe and its training."""
 
     _default_model: ClassVar[str] = "real_nvp"
 
-    model: str | None = field(default=None, kw_only=False)
-    depth: int | None = None
-    hidden: Sequence[int] | None = None
-    options: Mapping[str, Any] | None = None
+    model: str | None = described("A recipe.", default=None, kw_only=False)
+    depth: int | None = described(
+        "Number of couplings, or layers of another kind; 16 couplings, or the default of the "
+        "recipe, if left out.",
+        default=None,
+    )
+    hidden: Sequence[int] | None = described(
+        "Widths of the couplings' networks; (128, 128) if left out.", default=None
+    )
+    options: Mapping[str, Any] | None = described(
+        'More arguments of the recipe, by name, also those in its groups, such as {"dropout": '
+        "0.1}; see `kappaflow.real_nvp`.",
+        default=None,
+    )
     max_epochs: int | None = None
     max_time_s: float | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
     patience: int | None = None
-    validation_fraction: float = 0.1
+    validation_fraction: float = described(
+        "Share of the rows held out for early stopping.", default=0.1
+    )
     condition_budget: float | None = None
-    bounds: Bounds | None = None
+    bounds: Bounds | None = described(
+        'Domains of columns by name or index, such as {"mass": "positive", 1: (0, 1)}. All '
+        "samples lie in them; the score of a row outside is -inf.",
+        default=None,
+    )
     repair: Repair | None = None
-    duplicates: Duplicates | None = None
-    columns: Sequence[str] | None = None
+    duplicates: Duplicates | None = described(
+        'How to treat rows that repeat earlier ones: "weigh" each row by the number of its copies '
+        "(the default, except where rounded columns get noise), so that a weight of two equals "
+        'two copies; "keep" them, with all copies in one part; or "drop" them.',
+        default=None,
+    )
+    columns: Sequence[str] | None = described(
+        "Columns to model, by name; all columns of numbers by default. The columns of an array "
+        "are x0, x1, ...",
+        default=None,
+    )
     exclude: str | Sequence[str] = ()
     where: str | Sequence[str] | None = None
     missing: str | Sequence[str] = ()
-    device: str | None = None
-    random_state: RandomState = None
-    verbose: bool = False
+    device: str | None = described('The device for training, "cpu" or "cuda".', default=None)
+    random_state: RandomState = described(
+        "Seed for weights, splits and the order of rows.", default=None
+    )
+    verbose: bool = described("Whether to show a progress bar.", default=False)
 
     @property
     def flow_to_examine(self) -> Flow:

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
 from kappaflow.data import Table
+from kappaflow.data.domains import Bounds
 from kappaflow.data.load import check_same_order, read_table
 from kappaflow.data.naming import require_finite
 from kappaflow.data.raw import Reading
@@ -30,6 +31,7 @@ from kappaflow.estimator.base import (
 from kappaflow.flows import quantile
 from kappaflow.flows.quantiles import check_one_column, checked_levels, no_cdf_because
 from kappaflow.goodness import Conformal, conformal
+from kappaflow.options import Repair, described
 from kappaflow.training import batch_of
 
 LEVELS = 200  # number of quantiles that `predict` averages
@@ -42,17 +44,6 @@ class ConditionalFlowDensity(BaseFlowEstimator):
 
     Quantiles of a single target are exact: for each row of features the flow is then an
     increasing or decreasing map of the target.
-
-    Args:
-        model: "spline" (the default), "autoregressive", "real_nvp" or "nice". For one target the
-            last two are a Gaussian with a mean and standard deviation that depend on the features.
-        depth: Number of couplings; 1 is enough for one target.
-        bounds: Domains of targets, by index or name: "y0", "y1", ... where y has no names.
-        repair: "drop", "jitter" or "dequantize" for targets that have no density, or "keep".
-        columns: The features to condition on; if left out, all columns of numbers, and of text
-            with 2 to 50 labels. Each label becomes a feature of 0 and 1, such as "region=north".
-        exclude: Features to leave out.
-        missing: Values of features that mean a missing one, such as "-999".
 
     Attributes:
         flow_: The trained `kappaflow.Flow` of the targets in float64; its context is the features.
@@ -72,6 +63,30 @@ class ConditionalFlowDensity(BaseFlowEstimator):
     """
 
     _default_model: ClassVar[str] = "spline"
+
+    model: str | None = described(
+        '"spline" (the default), "autoregressive", "real_nvp" or "nice". For one target the last '
+        "two are a Gaussian with a mean and standard deviation that depend on the features.",
+        default=None,
+        kw_only=False,
+    )
+    depth: int | None = described("Number of couplings; 1 is enough for one target.", default=None)
+    bounds: Bounds | None = described(
+        'Domains of targets, by index or name: "y0", "y1", ... where y has no names.', default=None
+    )
+    repair: Repair | None = described(
+        '"drop", "jitter" or "dequantize" for targets that have no density, or "keep".',
+        default=None,
+    )
+    columns: Sequence[str] | None = described(
+        "The features to condition on; if left out, all columns of numbers, and of text with 2 to "
+        '50 labels. Each label becomes a feature of 0 and 1, such as "region=north".',
+        default=None,
+    )
+    exclude: str | Sequence[str] = described("Features to leave out.", default=())
+    missing: str | Sequence[str] = described(
+        'Values of features that mean a missing one, such as "-999".', default=()
+    )
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Trains the flow.

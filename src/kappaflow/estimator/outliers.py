@@ -13,6 +13,7 @@ from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.estimator.base import Floats, estimator
 from kappaflow.estimator.rows import RowEstimator
+from kappaflow.options import Duplicates, described
 from kappaflow.training import batch_of, log_prob_of
 
 
@@ -23,13 +24,6 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
     Trains a flow on one part of the rows, and computes p-values from its log p on a held-out part.
     On average over calibrations, at most a share `level` of new rows from the same distribution is
     called an outlier, whatever the distribution and whatever the flow has learned.
-
-    Args:
-        level: Largest rate of false alarms.
-        calibration_fraction: Share of the rows held out for the p-values. With m such rows a
-            p-value is at least 1 / (m + 1).
-        duplicates: "keep" rows that repeat earlier ones (the default) or "drop" them. They cannot
-            be weighed, because p-values count rows.
 
     Attributes:
         flow_: The trained `kappaflow.Flow`, in float64.
@@ -51,9 +45,18 @@ class FlowOutlierDetector(OutlierMixin, RowEstimator):
         array([0.012])
     """
 
-    level: float = field(default=0.05, kw_only=False)
-    calibration_fraction: float = 0.2
+    level: float = described("Largest rate of false alarms.", default=0.05, kw_only=False)
+    calibration_fraction: float = described(
+        "Share of the rows held out for the p-values. With m such rows a p-value is at least 1 / "
+        "(m + 1).",
+        default=0.2,
+    )
     model: str | None = field(default=None, kw_only=True)
+    duplicates: Duplicates | None = described(
+        '"keep" rows that repeat earlier ones (the default) or "drop" them. They cannot be '
+        "weighed, because p-values count rows.",
+        default=None,
+    )
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "offset_")

@@ -27,6 +27,7 @@ from kappaflow.estimator.base import (
 )
 from kappaflow.flows import Flow
 from kappaflow.mixed import TableModel, chosen_rows, completed_rows, prepared
+from kappaflow.options import described
 from kappaflow.runs.fit_table import empty_like
 from kappaflow.runs.mixed_data import NOT_MIXED, parsed_kinds
 from kappaflow.runs.model_search import ModelSearch, search_model
@@ -37,24 +38,30 @@ from kappaflow.training.session import TrainingState
 
 @estimator
 class RowEstimator(BaseFlowEstimator):
-    """A density of rows, whose model a search chooses.
+    """A density of rows, whose model a search chooses."""
 
-    Args:
-        model: A recipe: "real_nvp", "spline", "nice", "autoregressive", "planar", "radial",
-            "invertible_network", or a flow of zuko by its name in `kappaflow.zuko_flow`, such as
-            "zuko:nsf". If model, depth, hidden and options are left out, a model search chooses,
-            as in `kappaflow.fit_auto`. It measures time, so two fits may choose differently.
-        search_time: Time budget of the model search in CPU seconds; 0 skips it.
-        context: Columns that the density is conditioned on. `flow_` then draws the samples, or
-            `table_model_` with `kinds`.
-        kinds: Model data frames of mixed columns with missing values, as `kappaflow.fit_table`
-            does: "auto", or the kinds that are not recognized, such as {"region": "category"}.
-            Without it only columns of numbers are modeled.
-    """
-
-    search_time: float = 60.0
-    context: str | Sequence[str] = ()
-    kinds: Literal["auto"] | Mapping[str, str] | None = None
+    model: str | None = described(
+        'A recipe: "real_nvp", "spline", "nice", "autoregressive", "planar", "radial", '
+        '"invertible_network", or a flow of zuko by its name in `kappaflow.zuko_flow`, such as '
+        '"zuko:nsf". If model, depth, hidden and options are left out, a model search chooses, as '
+        "in `kappaflow.fit_auto`. It measures time, so two fits may choose differently.",
+        default=None,
+        kw_only=False,
+    )
+    search_time: float = described(
+        "Time budget of the model search in CPU seconds; 0 skips it.", default=60.0
+    )
+    context: str | Sequence[str] = described(
+        "Columns that the density is conditioned on. `flow_` then draws the samples, or "
+        "`table_model_` with `kinds`.",
+        default=(),
+    )
+    kinds: Literal["auto"] | Mapping[str, str] | None = described(
+        "Model data frames of mixed columns with missing values, as `kappaflow.fit_table` does: "
+        '"auto", or the kinds that are not recognized, such as {"region": "category"}. Without it '
+        "only columns of numbers are modeled.",
+        default=None,
+    )
 
     def diagnose(self, X: ArrayLike) -> Diagnosis:
         """Diagnoses the flow at these rows with `kappaflow.doctor`.

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Unpack
 
 from kappaflow.diagnosis import Diagnosis, ShowStep, diagnose_flow, quietly, with_findings
-from kappaflow.options import TextFormat
 from kappaflow.runs.derived_run import StoredRun
 from kappaflow.runs.kinds import points_of
 from kappaflow.runs.stored import load_on, read_run, stored_findings
+from kappaflow.table_options import TextFormat
 
 
 def diagnose_run(

@@ -8,9 +8,9 @@ from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import check_writable
 from kappaflow.data.write import table_writer
 from kappaflow.errors import ArgumentError
-from kappaflow.options import TextFormat
 from kappaflow.runs.stored import open_run, run_kind
 from kappaflow.runs.written import Columns, Written
+from kappaflow.table_options import TextFormat
 
 
 def score_run(

@@ -18,7 +18,6 @@ from kappaflow.data.write import table_writer
 from kappaflow.diagnosis import Diagnosis, Finding
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
-from kappaflow.options import TextFormat
 from kappaflow.report.general import GeneralCharts, general_page
 from kappaflow.report.page import Page
 from kappaflow.report.result import HeldOut
@@ -27,6 +26,7 @@ from kappaflow.runs.content import Content, History, general_content, run_findin
 from kappaflow.runs.ranges import Ranges
 from kappaflow.runs.recipes import ModelConfig, all_arguments
 from kappaflow.runs.written import Chunked, Columns, OneChunk, Written
+from kappaflow.table_options import TextFormat
 from kappaflow.training import Callback, FitResult, Settings, log_prob_of
 from kappaflow.training.measure import bits_per_dimension, has_bits
 

@@ -15,9 +15,9 @@ from kappaflow.data.naming import require_finite
 from kappaflow.data.raw import Reading, quoted
 from kappaflow.data.rounding import rounded_samples
 from kappaflow.errors import ArgumentError
-from kappaflow.options import TextFormat
 from kappaflow.runs.ranges import by_column, rows_outside
 from kappaflow.runs.written import Chunked, Columns
+from kappaflow.table_options import TextFormat
 
 if TYPE_CHECKING:
     from kappaflow.runs.kinds import OpenRun

@@ -15,10 +15,10 @@ from kappaflow.data.naming import describe_rows
 from kappaflow.data.prepare import noisy
 from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, DataError
-from kappaflow.options import TextFormat
 from kappaflow.runs.ranges import by_column, rows_outside
 from kappaflow.runs.written import Chunked, Columns
 from kappaflow.storage import file_stamp
+from kappaflow.table_options import TextFormat
 from kappaflow.training import log_prob_of
 from kappaflow.training.measure import rows_at_once, scoring_generator
 

@@ -23,7 +23,7 @@ from kappaflow.data.raw import NO_MISSING, Reading
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
-from kappaflow.options import TableOptions, kinds_option, option, write_descriptions
+from kappaflow.options import kinds_option, option
 from kappaflow.report.result import TABLE
 from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData
@@ -38,6 +38,7 @@ from kappaflow.runs.recipes import (
     with_bounds,
 )
 from kappaflow.runs.table_content import table_content
+from kappaflow.table_options import TableOptions
 from kappaflow.training import FitResult, Settings, correlation_note
 from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for, split_shown
 from kappaflow.training.session import TrainingState
@@ -48,16 +49,11 @@ HANDLED = {"keep": "kept", "drop": "dropped", "weigh": "counted by weights"}
 
 @dataclass(frozen=True)
 class TableConfig(TableOptions, DataConfig):
-    """Which rows a run uses. `load` and `opened` return them.
-
-    Attributes:
-        data: A path or a shipped name.
-        split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
-    """
+    """Which rows a run uses. `load` and `opened` return them."""
 
     kind: ClassVar[str] = TABLE
 
-    split_seed: int = 0
+    split_seed: int = 0  # decides which rows train (80 %), validate (10 %) and test (10 %)
 
     def reading(self) -> Reading:
         """Returns which rows and columns are read, and how."""
@@ -100,9 +96,6 @@ class TableConfig(TableOptions, DataConfig):
         with rows_kept_until(out):
             result = split_for(request, out=out, device=device, progress=progress)
             yield _from_disk(self, result)
-
-
-write_descriptions(TableConfig, "Attributes")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kappaflow.diagnosis import Diagnosis, Finding, data_findings
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.mixed.saved import COLUMNS, LABELS
-from kappaflow.options import TextFormat, option
+from kappaflow.options import option
 from kappaflow.report.content import TableCharts
 from kappaflow.report.page import Page
 from kappaflow.report.result import TABLE
@@ -29,6 +29,7 @@ from kappaflow.runs.table_content import table_matcher
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.runs.written import Chunked
 from kappaflow.storage import write_bytes
+from kappaflow.table_options import TextFormat
 
 
 class TableRunConfig(RunConfig[TableConfig]):

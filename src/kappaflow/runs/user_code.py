@@ -33,7 +33,7 @@ from kappaflow.diagnosis import (
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.foreign import wrap
 from kappaflow.goodness.goodness import matcher
-from kappaflow.options import TextFormat
+from kappaflow.table_options import TextFormat
 from kappaflow.training.distributed import existing_device
 
 MODULE_NAME = "_examined_by_kappaflow"

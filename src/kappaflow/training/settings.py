@@ -81,7 +81,7 @@ def checked_model(
             known = ", ".join(model.model_fields)
             names = [*model.model_fields, *also]
             hint = did_you_mean(name, names, ARGUMENTS) or f"; there are {known}."
-            raise ArgumentError(f"'{name}' is no setting of {what}{hint}") from None
+            raise ArgumentError(f"'{name}' is not a setting of {what}{hint}") from None
         message = first["msg"].removeprefix("Input should be ")
         raise ArgumentError(f"'{name}' should be {message}, got {first['input']!r}.") from None
 
