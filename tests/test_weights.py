@@ -6,7 +6,6 @@ import importlib
 import math
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,8 +24,9 @@ from kappaflow.flows.mixture_fit import sample_of
 from kappaflow.flows.recipe import from_options
 from kappaflow.images import Dequantize, DequantizeAndPad
 from kappaflow.nets.inputs import moments
-from kappaflow.runs import model_search, page
-from kappaflow.runs.race import trials_of
+from kappaflow.runs import candidate, page
+from kappaflow.runs.candidate import Candidate
+from kappaflow.runs.race import Standing, trials_of
 from kappaflow.runs.table_content import table_content
 from kappaflow.testing.contract import jittered
 from kappaflow.training import batch_of
@@ -216,11 +216,11 @@ def gained(rows, weights):
 
 def raced(rows, weights):
     """Returns the mean likelihoods of three models, and their distances from the first."""
-    shares, common = tensors(rows, weights)[1], {"recipe": "nice", "arguments": {}, "round": 1}
-    common |= {"learning_rate": 0.1, "seconds": 1.0, "nll": 0.0, "condition": None}
-    common |= {"step": 1, "weights": shares}
+    figures = {"entry": 0, "round": 1, "step": 1, "seconds": 1.0, "nll": 0.0, "gains": (0.0, 0.0)}
+    figures |= {"steps": 1, "max_time_s": 1.0, "weights": tensors(rows, weights)[1]}
+    model = Candidate("nice", {}, 0.1)
     models = [
-        SimpleNamespace(scores=partial(torch.from_numpy, column.copy()), **common)
+        Standing(candidate=model, scores=torch.from_numpy(column.copy()), **figures)
         for column in rows.T
     ]
     return [(trial.nll, trial.behind) for trial in trials_of(models)]
@@ -319,6 +319,7 @@ LEFT_OUT = {
     "count up to a factor do not tell",
     "flows.mixture_fit.best_components": "it splits rows at random, and copies may be in both "
     "parts",
+    "runs.candidate.candidates": "it splits rows, and counts them for the dropout",
     "flows.augmentation.Augmentation.fit": "it fits nothing: augmentations override it",
     "diagnosis.depth_gains.layer_losses": "depth_gains calls it",
     "conditioning.profile._between": "its weights are those of an interpolation",
@@ -381,7 +382,7 @@ def same_model(monkeypatch):
     """Fixes the choices that depend on the number of rows: of components, and of dropout."""
     mixtures = importlib.import_module("kappaflow.diagnosis.references")
     monkeypatch.setattr(mixtures, "COMPONENTS", (2,))
-    monkeypatch.setattr(model_search, "DROPOUT", ((math.inf, 0.0),))
+    monkeypatch.setattr(candidate, "DROPOUT", ((math.inf, 0.0),))
 
 
 @pytest.mark.usefixtures("same_model")

@@ -55,7 +55,7 @@ from .partition import Partition, SpatialPartition
 from .registry import register
 from .report import write_diagnosis
 from .rewrite import fuse, rewrite_fixed_partition
-from .runs import depth_curve, fit_auto, fit_table, write_report
+from .runs import candidates, depth_curve, fit_auto, fit_table, write_report
 from .stack import CouplingStack
 from .training import fit, fit_energy
 
@@ -75,6 +75,7 @@ __all__ = [
     "autoregressive",
     "bijections",
     "calibration",
+    "candidates",
     "cdf",
     "conditioning",
     "conformal",

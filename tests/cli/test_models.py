@@ -7,7 +7,7 @@ from tests.cli.conftest import SMALL, read
 
 import kappaflow as kf
 from kappaflow.runs import model_search
-from kappaflow.runs.race import Candidate
+from kappaflow.runs.candidate import Candidate
 
 FEW = ("--depth", 2, "--max-epochs", 2, "--quiet")
 SPLINE = ("--model", "spline", "--bins", 4, "--tail-bound", 3, *SMALL)
@@ -88,7 +88,7 @@ def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, mon
     entrants = [("real_nvp", {"depth": 1, **tiny}), ("spline", {"depth": 1, **tiny})]
     monkeypatch.setattr(
         model_search,
-        "candidates",
+        "candidates_of",
         lambda table, search, **more: [
             Candidate(name, own | search.arguments, 5e-3) for name, own in entrants
         ],

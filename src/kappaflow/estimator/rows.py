@@ -28,9 +28,10 @@ from kappaflow.estimator.base import (
 from kappaflow.flows import Flow
 from kappaflow.mixed import TableModel, chosen_rows, completed_rows, prepared
 from kappaflow.options import described
+from kappaflow.runs.candidate import ModelSearch
 from kappaflow.runs.fit_table import empty_like
 from kappaflow.runs.mixed_data import NOT_MIXED, parsed_kinds
-from kappaflow.runs.model_search import ModelSearch, search_model
+from kappaflow.runs.model_search import search_model
 from kappaflow.training import Settings
 from kappaflow.training.fit import warn_of
 from kappaflow.training.session import TrainingState

@@ -1,3 +1,4 @@
+from .candidate import Candidate, ModelSearch, candidates
 from .depth_curve import depth_curve
 from .derived_run import RewrittenRun, rewrite_run
 from .diagnose import diagnose_run
@@ -9,7 +10,7 @@ from .impute import Imputed, impute_run
 from .inference import sample_run, score_run, write_samples, write_scores
 from .kinds import DataConfig, RunConfig, RunData, RunKind
 from .mixed_data import MixedConfig
-from .model_search import ModelSearch, fit_auto
+from .model_search import fit_auto
 from .page import write_report
 from .prune import PrunedRun, prune_run
 from .recipes import ModelConfig
@@ -20,6 +21,7 @@ from .user_code import diagnose_code, is_code
 from .written import Written
 
 __all__ = [
+    "Candidate",
     "DataConfig",
     "FixedRun",
     "Health",
@@ -37,6 +39,7 @@ __all__ = [
     "TableConfig",
     "TableFit",
     "Written",
+    "candidates",
     "depth_curve",
     "diagnose_code",
     "diagnose_run",

@@ -12,9 +12,10 @@ from kappaflow.options import COMMAND
 from kappaflow.report.content import About
 from kappaflow.report.numbers import plain_text
 from kappaflow.report.result import Result
+from kappaflow.runs.candidate import ModelSearch
 from kappaflow.runs.evaluate import evaluate, write_evaluation
 from kappaflow.runs.kinds import DataConfig, RunData
-from kappaflow.runs.model_search import ModelChoice, ModelSearch
+from kappaflow.runs.race import ModelChoice
 from kappaflow.runs.recipes import ModelConfig
 from kappaflow.runs.stored import EVALUATED, read_finished
 from kappaflow.runs.written import versions

@@ -10,7 +10,8 @@ import torch
 from kappaflow.data.load import read_source
 from kappaflow.data.raw import Reading
 from kappaflow.mixed import MixedParts, TableModel, chosen_rows, prepared
-from kappaflow.runs.model_search import ModelSearch, search_model
+from kappaflow.runs.candidate import ModelSearch
+from kappaflow.runs.model_search import search_model
 from kappaflow.training import Callback, FitResult, Settings, checked_settings, fit_split
 from kappaflow.training.fit import FRACTIONS, OPTIONS, warn_of
 

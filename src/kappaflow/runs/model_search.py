@@ -10,7 +10,7 @@ training of the run begins.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
-from kappaflow._checks import finite_float
 from kappaflow.data import Table
 from kappaflow.data.dataset import kind_of
 from kappaflow.data.domains import Bounds, Domains, domains_of
@@ -27,28 +26,18 @@ from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.raw import Reading
 from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
-from kappaflow.flows.mixture_fit import best_components
 from kappaflow.options import Repair
-from kappaflow.ranks import alone
+from kappaflow.ranks import is_first, ranks
+from kappaflow.runs.candidate import Candidate, ModelSearch, candidates_of
 from kappaflow.runs.race import (
-    Candidate,
     ModelChoice,
-    Racer,
-    Starts,
-    Stopwatch,
-    preferred,
-    raced,
-    state_of,
+    Standing,
+    as_good_as_the_best,
     trials_of,
+    with_winner_first,
 )
-from kappaflow.runs.recipes import (
-    DEFAULTS,
-    ModelConfig,
-    build_flow,
-    is_one_feature,
-    options_of,
-    with_bounds,
-)
+from kappaflow.runs.racers import Racer, Racers, RacerState, Starts, Stopwatch, raced
+from kappaflow.runs.recipes import ModelConfig, is_one_feature
 from kappaflow.training import Callback, FitResult, Settings, checked_settings, fit_split, loop
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks
@@ -56,13 +45,11 @@ from kappaflow.training.fit import OPTIONS, split_rows, warn_of
 from kappaflow.training.progress import Bar, bar_shown
 from kappaflow.training.rows import as_table
 from kappaflow.training.session import TrainingState
-from kappaflow.training.settings import LEARNING_RATE
 
-SLOWER = 1e-3  # maximum learning rate with a mixture as the base: its components are narrow
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 4_000  # most validation rows to compare on
-CALIBRATION_S = 0.15  # processor time of the training of each model that measures its speed
+CALIBRATION_STEPS = 16  # of each model, which measure its speed
 OF_CALIBRATION = 0.05  # of the time of the search that this may take
 ONE_COLUMN = "a curve is fitted to the one column, which leaves couplings nothing to read"
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
@@ -70,93 +57,8 @@ LEAST_STEPS = 80  # of all models together; with fewer there is no race
 TELLING_STEPS = 60  # of each model; with fewer, the one with the cheapest steps leads
 OF_MIXTURE = 0.2  # of the time of the search that choosing and fitting a mixture may take
 OF_RACE = 0.95  # of the time of the search after which no model is trained; the rest compares them
-CONTEXT_BINS = 16  # of autoregressive splines with a context, which may have several branches
-MOST_GAUSSIANIZED = 30  # columns of a context; twice as many inputs would be fitted to noise
-ROWS_A_COLUMN = 3  # fewest rows per column to fit a start to
-DROPOUT = ((300, 0.3), (700, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
-
-@dataclass(frozen=True)
-class ModelSearch:
-    """How to choose a model: arguments for all recipes, and a time limit."""
-
-    arguments: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 60.0  # 0 is no search
-    learning_rate: float | None = None  # that of each model if None
-
-    def __post_init__(self) -> None:
-        if finite_float("search_time", self.seconds) < 0:
-            raise ArgumentError(
-                f"'search_time' should be 0 or more seconds, got {self.seconds:g}."
-            )
-
-
-Searched = tuple[
-    "ModelChoice", TrainingState | None
-]  # and where the training of the winner starts
-
-
-def candidates(
-    table: Table,
-    search: ModelSearch,
-    *,
-    domains: Domains | None = None,
-    plain: bool = False,
-    seconds: float = math.inf,
-) -> list[Candidate]:
-    """Returns the models that race for a table, the most promising first.
-
-    Without a context, one of them has a mixture of normals as its base, if that fits better than a
-    single normal: other flows separate clusters late. The arguments and the learning rate of the
-    search replace those of the models. With `plain` there are only splines without a start: they
-    keep circular columns whole, and begin within any condition budget. Tables of very few rows
-    get them too, since a start would be fitted to noise. `seconds` is about the time to choose
-    the number of components. Where a domain or a start bends the columns, conditioners read the
-    context bent as well as straight.
-    """
-    rows = len(table) / len(table.columns)
-    dropout = next(share for below, share in DROPOUT if rows < below)
-    bins = {"bins": CONTEXT_BINS} if table.context_columns else {}
-    layers = {"depth": 3, "hidden": (96, 96), "activation": "silu", **bins}
-    smooth = {**layers, "depth": 1, "start": "identity", "dropout": 0.0}
-    common = {"partition": DEFAULTS["partition"], "memory": "store"}
-    few = 0 < len(table.context_columns) <= MOST_GAUSSIANIZED
-    bent = {"gaussianize_context": True} if few else {}
-    affine = {"depth": 8, "hidden": (96, 96), "activation": "silu", **common}
-    spline = {"depth": 8, "hidden": (64, 64), **common}
-    single = len(table.columns) == 1
-    linear = "identity" if single else "whiten"  # a single column leaves nothing to whiten
-    sharp = {**layers, "activation": "relu"} if single else layers
-    whitened = linear if table.context_columns else "whiten-gaussianize"
-    splines = Candidate("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE)
-    masked = Candidate("autoregressive", {**layers, "start": "gaussianize"}, LEARNING_RATE)
-    white_splines = Candidate("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE)
-    white_masked = Candidate("autoregressive", {**sharp, "start": whitened}, LEARNING_RATE)
-    couplings = Candidate("real_nvp", {**affine, "start": linear}, LEARNING_RATE)
-    one_layer = Candidate("autoregressive", smooth, LEARNING_RATE)
-    if not table.context_columns:
-        results = [splines, masked, white_masked, white_splines, couplings, one_layer]
-    elif single:  # the only coupling would be part of an autoregressive layer
-        results = [masked, white_masked, one_layer]
-    else:  # each kind before a second start of one
-        results = [masked, one_layer, splines, couplings, white_masked, white_splines]
-    if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
-        results = [Candidate("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
-    elif not table.context_columns and seconds > 0:
-        components = best_components(table.values, seconds, table.weights, clock=loop.clock)
-        if components > 1:
-            of_mixture = {**spline, "start": "identity", "components": components}
-            results.insert(4, Candidate("spline", of_mixture, SLOWER))
-    return [
-        Candidate(
-            recipe,
-            {"dropout": dropout, **own}
-            | (bent if domains or "gaussianize" in own["start"] else {})
-            | {k: v for k, v in search.arguments.items() if k in options_of(recipe)},
-            search.learning_rate or rate,
-        )
-        for recipe, own, rate in results
-    ]
+Searched = tuple[ModelChoice, TrainingState | None]  # and where the winner's training starts
 
 
 def chosen_before(folder: Path) -> ModelChoice | None:
@@ -294,21 +196,18 @@ def search_model(
 ) -> Searched:
     """Returns the choice of a model for a table by short trainings, and the winner's state.
 
-    The state, from which the winner continues to train, is None if there was no race. Under
-    torchrun the first process searches, and all get the same answer. The limits of the settings
+    The state, from which the winner continues to train, is None if there was no race. The models
+    of a round are dealt to the ranks, and all ranks return the same. The limits of the settings
     bind the search too. The choice of an interrupted run is read from its folder.
     """
-    connect_ranks(device or "cpu")
-
-    def searched() -> Searched:
-        stored = None if folder is None else chosen_before(folder)
-        if stored is not None:
-            return stored, None
-        with alone(), bar_shown("model search", visible=progress) as show:
-            race = _Race(train, validation.select(slice(0, HELD_OUT)), domains or {}, settings)
-            return race.run(search, device, show)
-
-    return from_rank_zero(searched)
+    device = connect_ranks(device or "cpu")
+    stored = from_rank_zero(lambda: None if folder is None else chosen_before(folder))
+    if stored is not None:
+        return stored, None
+    held_out = validation.select(slice(0, HELD_OUT))
+    race = _Race(train, held_out, domains or {}, settings, search, device)
+    with bar_shown("model search", visible=progress if is_first() else False) as show:
+        return race.run(show)
 
 
 @dataclass(frozen=True)
@@ -319,82 +218,93 @@ class _Race:
     validation: Table
     domains: Domains
     settings: Settings
+    search: ModelSearch
+    device: torch.device
 
-    def run(
-        self, search: ModelSearch, device: str | torch.device | None, show: Bar
-    ) -> tuple[ModelChoice, TrainingState | None]:
+    def run(self, show: Bar) -> Searched:
         """Returns the choice, and the state from which the winner continues."""
-        settings, watch, steps = self.settings, Stopwatch(), self._most_steps()
-        circles = any(domain.circular for domain in self.domains.values())
-        budget = settings.condition_budget is not None
-        of_table = partial(
-            candidates, self.train, search, domains=self.domains, plain=circles or budget
-        )
-        first = of_table(seconds=0)[0]
-        curve = first[1]["start"] == "gaussianize" and not self.train.context_columns
-        reasons = (
-            (curve and is_one_feature(ModelConfig(*first[:2]), self.train), ONE_COLUMN),
-            (not search.seconds, "the search time is 0"),
-            (budget, "nothing races with a condition budget"),
-            (steps < LEAST_STEPS, f"max_epochs={settings.max_epochs} leaves no time for one"),
-        )
-        reason = next((text for is_so, text in reasons if is_so), None)
-        seconds = OF_MIXTURE * self._limit(search.seconds)
+        watch, steps = Stopwatch(), self._most_steps()
+        first = self._candidates(0)[0]
+        reason = self._why_none(first, steps)
         if reason is not None:
-            recipe, arguments, rate = first
-            named = {"recipe": recipe, "arguments": arguments, "learning_rate": rate}
-            return ModelChoice(**named, reason=reason), None
-        entrants = of_table(seconds=seconds)
-        racers, left_out = self._racers(entrants, device, steps, search.seconds, watch)
-        if not racers:
+            return ModelChoice(**first._asdict(), reason=reason), None
+        entrants = from_rank_zero(lambda: self._candidates(OF_MIXTURE * self._limit))
+        racers = Racers(partial(self._racer, Starts()))
+        standings, left_out = self._entered(racers, entrants, steps, watch)
+        if not standings:
             raise NumericalError(NONE_TRAINED)
-        share = watch.processor_share
-        limit = OF_RACE * self._time_limit(racers, search.seconds, steps, share)
-        left = max(0.0, steps - sum(racer.step for racer in racers))
-        ranked = preferred(raced(racers, watch.started + limit, left, share, show))
+        racers.processor_share = watch.processor_share
+        limit = from_rank_zero(lambda: self._time_limit(standings, watch.processor_share))
+        left = max(0.0, steps - sum(standing.step for standing in standings))
+        ranked = raced(racers, standings, watch.started + OF_RACE * limit, left, show)
+        tied = from_rank_zero(partial(as_good_as_the_best, ranked))
+        if len(tied) > 1:
+            models = [(standing.entry, standing.candidate) for standing in tied]
+            tied = racers.each(models, Racer.measure_condition)
+        ranked = with_winner_first(ranked, tied)
         winner = ranked[0]
         if math.isinf(winner.nll):
             raise NumericalError(NONE_TRAINED)
-        choice = ModelChoice(
-            recipe=winner.recipe,
-            arguments=winner.arguments,
-            learning_rate=winner.learning_rate,
-            trials=trials_of(ranked),
-            seconds=round(watch.seconds, 1),
-            left_out=left_out,
+        choice = from_rank_zero(
+            lambda: ModelChoice(
+                **winner.candidate._asdict(),
+                trials=trials_of(ranked),
+                seconds=round(watch.seconds, 1),
+                left_out=left_out,
+            )
         )
-        others = sum(racer.step for racer in ranked[1:])
-        others = 0 if settings.max_epochs is None else others
-        return choice, state_of(winner, watch.seconds, others)
+        others = sum(standing.step for standing in ranked[1:])
+        others = 0 if self.settings.max_epochs is None else others
+        return choice, racers.start_of(winner, watch.seconds, others)
 
-    def _racers(
-        self,
-        entrants: list[Candidate],
-        device: str | torch.device | None,
-        steps: float,
-        seconds: float,
-        watch: Stopwatch,
-    ) -> tuple[list[Racer], int]:
+    def _candidates(self, seconds: float) -> list[Candidate]:
+        """Returns the models that may race; `seconds` is about the time to choose a mixture."""
+        circles = any(domain.circular for domain in self.domains.values())
+        plain = circles or self.settings.condition_budget is not None
+        return candidates_of(
+            self.train, self.search, domains=self.domains, plain=plain, seconds=seconds
+        )
+
+    def _why_none(self, first: Candidate, steps: float) -> str | None:
+        """Returns the reason why nothing races and the first model is taken; None if some do."""
+        curve = first.arguments["start"] == "gaussianize" and not self.train.context_columns
+        epochs = self.settings.max_epochs
+        reasons = (
+            (curve and is_one_feature(ModelConfig(*first[:2]), self.train), ONE_COLUMN),
+            (not self.search.seconds, "the search time is 0"),
+            (self.settings.condition_budget is not None, "nothing races with a condition budget"),
+            (steps < LEAST_STEPS, f"max_epochs={epochs} leaves no time for one"),
+        )
+        return next((text for is_so, text in reasons if is_so), None)
+
+    def _entered(
+        self, racers: Racers, entrants: list[Candidate], steps: float, watch: Stopwatch
+    ) -> tuple[list[Standing], int]:
         """Returns the models after a few steps each, and how many were left out for lack of time.
 
-        The first one that can be trained is always built. Another is built if, at the pace of the
-        slowest so far, it and those before it can be trained for `TELLING_STEPS` each.
+        The first one that can be trained is always built. Others, one on each rank, are built if,
+        at the pace of the slowest so far, they and those before can be trained for `TELLING_STEPS`
+        each.
         """
-        racers, longest, starts = list[Racer](), 0.0, Starts()
-        limit = OF_RACE * self._limit(seconds)
-        for i, candidate in enumerate(entrants):
+        standings, longest, limit = list[Standing](), 0.0, OF_RACE * self._limit
+        models, most = list(enumerate(entrants)), min(CALIBRATION_STEPS, steps / 2 / len(entrants))
+
+        def is_too_late() -> bool:
+            needed = sum(s.step_s * max(0, TELLING_STEPS - s.step) for s in standings) / ranks()
+            needed += TELLING_STEPS * max(standing.step_s for standing in standings)
+            return needed > watch.processor_share * (limit - watch.seconds - longest)
+
+        def calibrate(racer: Racer) -> None:
+            racer.race(math.inf, most, loop.clock() + OF_CALIBRATION * limit)
+
+        for i in range(0, len(models), ranks()):
             begun = watch.seconds
-            if racers:
-                share = watch.processor_share
-                needed = sum(r.step_s * max(0, TELLING_STEPS - r.step) for r in racers)
-                needed += TELLING_STEPS * max(r.step_s for r in racers)
-                if needed > share * (limit - begun - longest):
-                    return racers, len(entrants) - i
-            most_s = OF_CALIBRATION * limit
-            racer = self._entered(candidate, device, starts, steps / 2 / len(entrants), most_s)
-            racers += [] if racer is None else [racer]
+            if standings and from_rank_zero(is_too_late):
+                return standings, len(models) - i
+            built = racers.each(models[i : i + ranks()], calibrate)
+            standings += [standing for standing in built if not math.isinf(standing.nll)]
             longest = max(longest, watch.seconds - begun)
-        return racers, 0
+        return standings, 0
 
     def _most_steps(self) -> float:
         """Returns the steps of all models together that a limit on epochs allows."""
@@ -403,40 +313,34 @@ class _Race:
             return math.inf
         return SHARE * most * rows / self.settings.rows_a_step(rows)
 
-    def _entered(
-        self,
-        candidate: Candidate,
-        device: str | torch.device | None,
-        starts: Starts,
-        steps: float,
-        most_s: float,
+    def _racer(
+        self, starts: Starts, candidate: Candidate, state: RacerState | None
     ) -> Racer | None:
-        """Returns a model after a few steps; None if it cannot be built or is not finite."""
+        """Returns a model in training; None if it cannot be built."""
         settings = self.settings.model_copy(update={"compile": False})
         try:
-            model = with_bounds(
-                ModelConfig(candidate.recipe, candidate.arguments), self.domains, self.train
-            )
-            flow = build_flow(model, self.train, settings.seed)
-            racer = Racer(candidate, flow, self.train, self.validation, settings, device, starts)
+            flow = candidate.build(self.train, self.domains, settings.seed)
+            rows = self.train, self.validation
+            return Racer(candidate, flow, *rows, settings, self.device, starts, state)
         except ArgumentError:
             return None
         except DataError:
             if "components" in candidate.arguments:  # a mixture that does not fit; the others may
                 return None
             raise
-        racer.race(CALIBRATION_S, steps, loop.clock() + most_s)
-        return None if math.isinf(racer.nll) else racer
 
-    def _time_limit(
-        self, racers: list[Racer], seconds: float, most_steps: float, share: float
-    ) -> float:
-        """Returns the time of the search: by its limits, and by the time of the training."""
-        limit = self.settings.max_time_s or math.inf
-        step_s = float(np.median([racer.step_s for racer in racers])) / max(share, 1e-9)
-        training = min(limit, racers[0].training.objective.steps * step_s)
-        return min(self._limit(seconds), OF_TRAINING * training, most_steps * step_s)
+    def _time_limit(self, standings: list[Standing], share: float) -> float:
+        """Returns the time of the search: by its limits, and by the time of the training.
 
-    def _limit(self, seconds: float) -> float:
-        """Returns the time of the search by the limits that were given."""
-        return min(seconds, SHARE * (self.settings.max_time_s or math.inf))
+        A limit on epochs limits the steps of the search instead, whatever time they take.
+        """
+        if self.settings.max_epochs is not None:
+            return self._limit
+        step_s = float(np.median([standing.step_s for standing in standings])) / max(share, 1e-9)
+        training = min(standings[0].max_time_s, standings[0].steps * step_s)
+        return min(self._limit, OF_TRAINING * training)
+
+    @property
+    def _limit(self) -> float:
+        """The time of the search by the limits that were given."""
+        return min(self.search.seconds, SHARE * (self.settings.max_time_s or math.inf))

@@ -25,9 +25,11 @@ from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.options import kinds_option, option
 from kappaflow.report.result import TABLE
+from kappaflow.runs.candidate import ModelSearch
 from kappaflow.runs.content import Content
 from kappaflow.runs.kinds import DataConfig, RunData
-from kappaflow.runs.model_search import ModelChoice, ModelSearch, search_model
+from kappaflow.runs.model_search import search_model
+from kappaflow.runs.race import ModelChoice
 from kappaflow.runs.ranges import Ranges, training_ranges
 from kappaflow.runs.recipes import (
     COUPLINGS,

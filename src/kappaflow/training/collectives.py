@@ -48,6 +48,16 @@ def from_rank_zero(make: Callable[[], T]) -> T:
     return result
 
 
+def from_each_rank(make: Callable[[], T]) -> list[T]:
+    """Returns on every rank what a function returns on each; an error of any is one of all."""
+    results = list[T]()
+    for result, error in all_gather(_outcome(make, is_called=True)):
+        if error is not None:
+            raise error
+        results.append(result)  # pyright: ignore[reportArgumentType]
+    return results
+
+
 def _outcome(make: Callable[[], T], *, is_called: bool) -> tuple[T | None, Exception | None]:
     """Returns the result of a function or its error, or neither if it is not called."""
     try:
