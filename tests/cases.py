@@ -355,6 +355,13 @@ BIJECTIONS = {
     "CircleToLine": Case(
         lambda: kf.bijections.CircleToLine(3, [0, 2], half_period=5.0), (3,), interval=(-5.0, 5.0)
     ),
+    "OnFeatures": Case(
+        lambda: kf.bijections.OnFeatures(
+            3, [2, 0], kf.real_nvp(2, depth=2, hidden=(8,), context_features=2).bijection
+        ),
+        (3,),
+        2,
+    ),
     "Domain": Case(
         lambda: kf.bijections.Domain([None, "positive", (0, 1), ",2", "-1,"]),
         (5,),
@@ -701,6 +708,13 @@ FLOWS = {
         ),
         (4,),
         interval=(0.0, 1.0),
+    ),
+    "spline, circles, a start": Case(
+        lambda: kf.spline(
+            3, depth=2, hidden=(8,), bounds=["circular", None, None], start="gaussianize"
+        ),
+        (3,),
+        interval=(-3.0, 3.0),
     ),
     "spline, a circle, context": Case(
         lambda: kf.spline(2, depth=2, hidden=(8,), bounds=["circular", None], context_features=2),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kappaflow._checks import positive_float
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Gaussianize
+from kappaflow.bijections import Gaussianize, OnFeatures
 from kappaflow.conditioning.points import Layer, checked_flow, joined_points, measuring
 from kappaflow.data.raw import READ_ALL
 from kappaflow.diagnosis.depth_gains import Passed
@@ -28,6 +28,7 @@ from kappaflow.training.settings import OF_TABLES
 
 RANKED = 1_000  # validation rows that decide which layer is removed next
 MEASURED = 64  # at which conditioning is measured
+UNREMOVED = Gaussianize, OnFeatures  # layers that the first fit sets
 TIMED, REPEATED = 4_096, 7  # rows and repetitions for the time of a score
 
 
@@ -165,7 +166,7 @@ def removable(parts: Sequence[Bijection]) -> list[int]:
     return [
         i
         for i, part in enumerate(parts)
-        if not (part.is_standardization or is_linear(part) or isinstance(part, Gaussianize))
+        if not (part.is_standardization or is_linear(part) or isinstance(part, UNREMOVED))
         and [*part.parameters()]
     ]
 

@@ -243,10 +243,11 @@ def test_what_is_no_domain_is_refused(value, message):
         (lambda: kf.bijections.CircleToLine(2, [], half_period=1.0), "'angles'"),
         (lambda: kf.bijections.Standardize(2, left=[2]), "'left'"),
         (lambda: kf.real_nvp(2, bounds=["positive"]), "one for each feature"),
-        (lambda: kf.spline(2, bounds=["circular", None], start="whiten"), "only with start"),
+        (lambda: kf.bijections.OnFeatures(2, [2], kf.bijections.Linear(1)), "'changed'"),
+        (lambda: kf.bijections.OnFeatures(2, [], kf.bijections.Linear(1)), "'changed'"),
         (
-            lambda: kf.spline(2, bounds=["circular", None], couplings={"mixing": "lu"}),
-            "mixing=None",
+            lambda: kf.spline(2, bounds=["circular", None], start={"components": 2}),
+            "components=1",
         ),
         (
             lambda: kf.spline(2, bounds=["circular", None], partition="random"),

@@ -66,12 +66,12 @@ def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
 
 
 @pytest.mark.parametrize(
-    ("std", "seed"), [(0.5, 6), pytest.param(0.8, 14, marks=pytest.mark.slow)]
+    ("std", "seed"), [(0.5, 19), pytest.param(0.8, 18, marks=pytest.mark.slow)]
 )
 def test_no_inverse_is_blamed_where_rounding_leaves_no_digit(std, seed):
     """Such a round trip may exceed eps times the condition number, which is not a bound."""
     torch.manual_seed(seed)
-    flow = kf.real_nvp(FEATURES, depth=16, hidden=(16,), couplings={"scale_bound": 48.0})
+    flow = kf.real_nvp(FEATURES, depth=24, hidden=(16,), couplings={"scale_bound": 48.0})
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=std)
     flow.bijection.bijections[0].fit(points(seed))

@@ -21,6 +21,9 @@ def flow_of(recipe=kf.spline, bounds=BOUNDS, **arguments):
     arguments = {"depth": 4, "hidden": (8,), **arguments}
     torch.manual_seed(0)
     flow = recipe(len(bounds), bounds=bounds, **arguments)
+    if bounds == BOUNDS:
+        angle, share = torch.rand(400, 1) - 0.5, torch.rand(400, 1)
+        flow.standardization.fit(torch.cat([angle, share.exp(), share, torch.randn(400, 1)], 1))
     return jittered(flow, seed=1).double().eval()
 
 
@@ -46,12 +49,20 @@ def test_an_end_of_a_circle_that_float32_rounds_outward_is_on_it():
     assert flow.log_prob(torch.tensor([[math.pi, 0.0], [-math.pi, 0.0]])).isfinite().all()
 
 
-def test_splines_on_a_circle_have_no_seam():
+OPTIONS = [
+    *({"start": start} for start in ("identity", "whiten", "gaussianize", "whiten-gaussianize")),
+    *({"couplings": {"mixing": mixing}} for mixing in ("plain", "lu", "qr", "svd", "orthogonal")),
+    {"start": "whiten-gaussianize", "couplings": {"mixing": "lu"}},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_splines_on_a_circle_have_no_seam(options):
     """Density and its slope are the same from both sides of every seam; of an interval, not."""
     step, other = 1e-6, [[1.5, 0.3, 0.2], [0.2, 0.9, -1.0]]
     ends = [-math.pi, -math.pi + step, math.pi - step, math.pi]
     x = torch.tensor([[end, *rest] for rest in other for end in ends], dtype=torch.float64)
-    log_p = flow_of(kf.spline).log_prob(x).reshape(2, 4)
+    log_p = flow_of(kf.spline, **options).log_prob(x).reshape(2, 4)
     assert (log_p[:, 0] - log_p[:, 3]).abs().max() < 1e-9
     slopes = (log_p[:, 1] - log_p[:, 0]) / step, (log_p[:, 3] - log_p[:, 2]) / step
     assert (slopes[0] - slopes[1]).abs().max() < 1e-3

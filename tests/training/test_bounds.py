@@ -97,3 +97,41 @@ def test_a_condition_budget_is_kept_behind_a_domain():
     flow = kf.spline(3, depth=2, hidden=(8,))
     result = kf.fit(flow, table, bounds=BOUNDS, max_epochs=2, condition_budget=100.0)
     assert result.history[-1]["condition_number_p95"] < 100
+
+
+def line_of(column):
+    """Returns the share of the rows in a line at 50, and its standard deviation."""
+    away = np.abs(column - 50)
+    line, near = away < 0.75, (away > 1) & (away < 2.5)
+    below = near.sum() / 2  # rows of the continuum below the line
+    count = line.sum() - below
+    variance = ((away[line] ** 2).sum() - below * 0.75**2 / 3) / count
+    return count / len(column), variance**0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bounds", [None, {"x1": "circular"}], ids=["line", "circle"])
+def test_a_circle_leaves_a_narrow_line_in_another_column(bounds):
+    """Of 3 % of the rows; without a start nearly all of it would be lost."""
+    rng = np.random.default_rng(0)
+    rows, is_line = 20_000, rng.random(20_000) < 0.03
+    energy = np.where(is_line, rng.normal(50, 0.25, rows), 20 + rng.exponential(30, rows))
+    x = np.stack([energy, rng.vonmises(1, 2, rows), rng.gamma(3, 1, rows)], 1)
+    model = kf.candidates(x, bounds=bounds)[0]
+    result = kf.fit(model.build(x, bounds), x, max_epochs=5, **model.settings)
+    with torch.no_grad():
+        samples = result.flow.sample(200_000, generator=torch.Generator().manual_seed(0))
+    share, deviation = line_of(samples[:, 0].double().numpy())
+    assert share == pytest.approx(0.03, abs=0.005)
+    assert deviation == pytest.approx(0.25, abs=0.03)
+
+
+def test_the_models_of_a_table_with_circles_are_those_that_keep_them():
+    """Both spline couplings; the only one for circles alone has no start."""
+    x, _ = sample(rows=400)
+    models = kf.candidates(x, bounds=BOUNDS)
+    assert [model.arguments["start"] for model in models] == ["gaussianize", "whiten-gaussianize"]
+    assert all(model.recipe == "spline" for model in models)
+    angles = np.random.default_rng(0).uniform(-3, 3, (400, 2))
+    (alone,) = kf.candidates(angles, bounds={0: "circular", 1: "circular"})
+    assert alone.arguments["start"] == "identity"

@@ -38,7 +38,10 @@ def frozen():
         ({"max_epochs": 2.5}, "'max_epochs'"),
         ({"learning_rate": -1.0}, "'learning_rate'"),
         ({"learning_rate": math.nan}, "'learning_rate'"),
-        ({"batch_sise": 3}, "'batch_sise' is no setting .* did you mean 'batch_size'"),
+        (
+            {"batch_sise": 3},
+            "'batch_sise' is not a setting of a training: did you mean 'batch_size'",
+        ),
         ({"lr": 0.1}, "did you mean 'learning_rate'"),
         ({"epochs": 3}, "did you mean 'max_epochs'"),
         ({"val_data": None}, "did you mean 'validation'"),

@@ -12,6 +12,7 @@ from kappaflow.bijections.gaussianize import Gaussianize
 from kappaflow.bijections.image import Flatten, MultiScale, Squeeze
 from kappaflow.bijections.image_chain import ImageChain
 from kappaflow.bijections.linear import Linear
+from kappaflow.bijections.on_features import OnFeatures
 from kappaflow.bijections.permutation import Permutation
 from kappaflow.bijections.planar_radial import Planar, Radial
 from kappaflow.bijections.rotation_coupling import RotationCoupling
@@ -33,6 +34,7 @@ __all__ = [
     "Linear",
     "Logit",
     "MultiScale",
+    "OnFeatures",
     "Permutation",
     "Planar",
     "QRLinear",

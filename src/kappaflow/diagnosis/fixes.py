@@ -10,7 +10,7 @@ import torch
 
 from kappaflow._checks import finite_float
 from kappaflow.bijection import Bijection
-from kappaflow.bijections import Permutation, SVDLinear
+from kappaflow.bijections import OnFeatures, Permutation, SVDLinear
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.checks.reconstruction import EXPLAINED
 from kappaflow.diagnosis.result import Diagnosis
@@ -87,7 +87,7 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
         results: list[Bijection] = []
         for part in run:
             layers = None
-            if is_linear(part):
+            if is_linear(part) and not isinstance(part, OnFeatures):  # a circle keeps its length
                 layers = _replacement(part, features, condition_bound, flow.dtype, replaced)
             results += [part] if layers is None else layers
         return stacked(results, flow)

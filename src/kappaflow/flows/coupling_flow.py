@@ -9,7 +9,7 @@ from torch import nn
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Gaussianize, Permutation, RotationCoupling
+from kappaflow.bijections import Gaussianize, OnFeatures, Permutation, RotationCoupling
 from kappaflow.bijections.conv1x1 import check_form, mixing_layer
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.errors import ArgumentError
@@ -63,9 +63,10 @@ def coupling_flow(
 ) -> Flow:
     """Returns a flow of a `Standardize` and `depth` couplings that alternate between two parts.
 
-    With `mixing`, all couplings change the same part. `kappaflow.real_nvp` describes most
-    arguments. `last` holds bijections after the couplings. The couplings are a `CouplingStack` if
-    there is one for them and their activation is ReLU, else a chain.
+    With `mixing`, all couplings change the same part, unless there are angles, which it does not
+    mix. `kappaflow.real_nvp` describes most arguments. `last` holds bijections after the
+    couplings. The couplings are a `CouplingStack` if there is one for them and their activation is
+    ReLU, else a chain.
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
@@ -82,9 +83,10 @@ def coupling_flow(
     if isinstance(couplings, MixingOptions):
         _check_mixing(mixing, couplings.condition_bound, partition)
     count = useful_depth(joint, depth, width)
-    layers = layers_before(start.start, joint, added, keep_gaps=count > 0)
+    angles = transformer.angles
+    layers = layers_before(start.start, joint, added, keep_gaps=count > 0, angles=angles)
     if count:
-        turns = [turn if mixing is None else 0 for turn in range(count)]
+        turns = [turn if mixing is None or angles else 0 for turn in range(count)]
         stack = _stack(
             transformer,
             [_turn(partition, features, extra, turn, couplings.seed) for turn in turns],
@@ -94,8 +96,9 @@ def coupling_flow(
             couplings,
             network,
         )
-        if isinstance(couplings, MixingOptions) and mixing is not None and joint > 1:
-            mixed = _mixed(_plain(stack), joint, mixing, couplings)
+        lines = [i for i in range(joint) if i not in angles]
+        if isinstance(couplings, MixingOptions) and mixing is not None and len(lines) > 1:
+            mixed = _mixed(_plain(stack), joint, lines, mixing, couplings)
             stack = Chain(mixed, memory=couplings.memory)
         layers.append(stack)
     units = input_layers(features, bounds, padding=extra, circle=transformer.half_period)
@@ -116,23 +119,36 @@ def base_of(start: StartOptions, joint: int) -> StandardNormal | NormalMixture:
 
 
 def layers_before(
-    start: StartName, joint: int, padding: Padding | None = None, *, keep_gaps: bool = True
+    start: StartName,
+    joint: int,
+    padding: Padding | None = None,
+    *,
+    keep_gaps: bool = True,
+    angles: Sequence[int] = (),
 ) -> list[Bijection]:
-    """Returns the layers that the first fit sets, before the couplings."""
-    extra = padding_features(padding)
-    layers: list[Bijection] = []
-    if one_of("start", start, get_args(StartName)) == "gaussianize":
-        layers.append(Gaussianize(joint, padding=extra, keep_gaps=keep_gaps))
+    """Returns the layers that the first fit sets, before the couplings; they leave out angles."""
+    lines = [i for i in range(joint) if i not in angles]
+    count, layers = len(lines), list[Bijection]()
+    gaussianize = Gaussianize(
+        max(1, count), padding=padding_features(padding), keep_gaps=keep_gaps
+    )
+    if one_of("start", start, get_args(StartName)) == "gaussianize" and lines:
+        layers.append(gaussianize)
     if start != "identity" and padding is not None and not padding.has_density:
         raise ArgumentError(
             "'start' should be 'identity' with padding that has no density, because such padding "
             "cannot be whitened."
         )
-    if start != "identity" and joint > 1:
-        layers.append(Whiten(joint))
-    if start == "whiten-gaussianize":
-        layers.append(Gaussianize(joint, padding=extra, keep_gaps=keep_gaps))
-    return layers
+    if start != "identity" and count > 1:
+        layers.append(Whiten(count))
+    if start == "whiten-gaussianize" and lines:
+        layers.append(gaussianize)
+    return [_on(lines, joint, layer) for layer in layers]
+
+
+def _on(lines: Sequence[int], joint: int, layer: Bijection) -> Bijection:
+    """Returns a layer that maps the features `lines` of `joint`."""
+    return layer if len(lines) == joint else OnFeatures(joint, lines, layer)
 
 
 def _permutations(
@@ -214,14 +230,18 @@ def _plain(couplings: CouplingStack | Chain) -> Chain:
 
 
 def _mixed(
-    layers: Iterable[Bijection], features: int, mixing: Mixing, couplings: MixingOptions
+    layers: Iterable[Bijection],
+    joint: int,
+    lines: Sequence[int],
+    mixing: Mixing,
+    couplings: MixingOptions,
 ) -> list[Bijection]:
-    """Returns couplings with a linear map before each."""
+    """Returns couplings with a linear map of the features `lines` before each."""
     generator = torch.Generator().manual_seed(couplings.seed)
     bound, parts = couplings.condition_bound, []
     for layer in layers:
-        mix = mixing_layer(features, mixing, condition_bound=bound, generator=generator)
-        parts += [mix, layer]
+        mix = mixing_layer(len(lines), mixing, condition_bound=bound, generator=generator)
+        parts += [_on(lines, joint, mix), layer]
     return parts
 
 

@@ -185,8 +185,8 @@ def spline(
     The arguments are those of `real_nvp`, with two differences. `couplings` also has `bins`,
     `bound`, `min_bin` and `min_slope`, see `SplineOptions`. `bounds` may have circular features:
     they stay on their circle, and the density has no seam there. Couplings then read cosines and
-    sines of angles, and change angles by a rotation and a spline. A flow of one feature with a
-    context is a spline conditioned on it.
+    sines of angles, and change angles by a rotation and a spline; starts and `mixing` act on the
+    other features. A flow of one feature with a context is a spline conditioned on it.
 
     Source:
         Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows. Their flows have a
@@ -202,7 +202,7 @@ def spline(
     angles = angles_of(features, bounds)
     bound = couplings.bound
     if angles:
-        _check_circles(joint, context_features, partition, start, couplings)
+        _check_circles(joint, context_features, partition, start)
     last: list[Bijection] = [CircleToLine(joint, angles, half_period=bound)] if angles else []
     shape = SplineShape(couplings.bins, bound, couplings.min_bin, couplings.min_slope)
     return coupling_flow(
@@ -231,13 +231,12 @@ def _check_circles(
     context_features: int,
     partition: PartitionName | Partition,
     start: StartOptions,
-    couplings: SplineOptions,
 ) -> None:
-    """Raises an error for arguments that mix an angle with others or leave nothing to read."""
-    if start.start != "identity" or couplings.mixing is not None or partition == "random":
+    """Raises an error for arguments that move an angle or leave nothing to read."""
+    if partition == "random" or start.components > 1:
         raise ArgumentError(
-            "'bounds' should have circular columns only with start='identity', mixing=None and a "
-            "partition other than 'random': linear maps and permutations do not work on circles."
+            "'bounds' should have circular columns only with components=1 and a partition other "
+            "than 'random': a mixture has a seam on a circle, and a permutation moves it."
         )
     if joint == 1 and not context_features:
         raise ArgumentError(

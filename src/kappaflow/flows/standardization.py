@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import natural_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Domain, Gaussianize, Standardize
+from kappaflow.bijections import Domain, Gaussianize, OnFeatures, Standardize
 from kappaflow.bijections.gaussianize import GaussianizeInputs
 from kappaflow.domains import Bound, intervals
 from kappaflow.errors import ArgumentError, DataError
@@ -68,7 +68,8 @@ def _width_of(embedding: object, context_features: int) -> int:
 
 
 Bounds = Sequence[Bound] | None
-Fitted = Domain | Gaussianize | NormalMixture | Standardize | StandardizeInputs | Whiten
+FIRST = Domain | Gaussianize | Standardize | Whiten
+Fitted = FIRST | NormalMixture | StandardizeInputs
 
 FAR_MEAN = 10.0  # largest absolute mean of a standardized column of a batch
 FAR_DEVIATIONS = 0.05, 20.0  # range of the deviation of a standardized column of a batch
@@ -137,12 +138,15 @@ class Standardization(Chain):
         if flow.augment is not None:
             flow.augment.fit(x, weights)
         points = _augmented(flow, x)
-        for layer in _first_layers(flow):
+        for part in _first_parts(flow):
+            layer, changed = _fitted(part), [*range(points.shape[1])]
+            if isinstance(part, OnFeatures):
+                changed = part.changed
             if not layer.fitted and isinstance(layer, Whiten):
-                _fit_whiten(flow, layer, points, weights, x)
+                _fit_whiten(flow, layer, changed, points, weights, x)
             elif not layer.fitted:
-                layer.fit(points, weights)
-            points = layer(points)[0]
+                layer.fit(points[:, changed], weights)
+            points = part(points)[0]
         context_layer = context_standardization(flow)
         if context_layer is not None and context is not None and not context_layer.fitted:
             context_layer.fit(context, weights)
@@ -175,7 +179,7 @@ class Standardization(Chain):
     def fitted_layers(self) -> Iterator[Fitted]:
         """Yields all layers that `fit` fits, in order; they are not all in the standardization."""
         (flow,) = self._flow
-        yield from _first_layers(flow)
+        yield from map(_fitted, _first_parts(flow))
         if flow.augment is not None:
             yield from (part for part in flow.augment.modules() if isinstance(part, Standardize))
         context_layer = context_standardization(flow)
@@ -186,12 +190,18 @@ class Standardization(Chain):
 
 
 def _fit_whiten(
-    flow: FlowParts, layer: Whiten, points: Tensor, weights: Tensor | None, x: Tensor
+    flow: FlowParts,
+    layer: Whiten,
+    changed: Sequence[int],
+    points: Tensor,
+    weights: Tensor | None,
+    x: Tensor,
 ) -> None:
-    """Fits a layer to points; the error for rows that have no covariance names columns of x."""
+    """Fits a layer to features of points; an error for want of a covariance names columns of x."""
     names = list(flow.columns or (f"x{i}" for i in range(x[0].numel())))
+    every = [*names, *(f"padding {i}" for i in range(points.shape[1]))]
     try:
-        layer.fit(points, weights, [*names, *(f"padding {i}" for i in range(points.shape[1]))])
+        layer.fit(points[:, changed], weights, [every[i] for i in changed])
     except DataError:
         from kappaflow.data.problems import refusal_of  # it loads polars, which tensors do without
 
@@ -209,11 +219,14 @@ def _latents(flow: FlowParts, x: Tensor, context: Tensor | None, weights: Tensor
         return flow.bijection(_augmented(flow, x[sample]), contexts)[0]
 
 
-def _first_layers(flow: FlowParts) -> Iterator[Domain | Gaussianize | Standardize | Whiten]:
-    for part in flow.chain():
-        if not isinstance(part, Domain | Gaussianize | Standardize | Whiten):
-            return
-        yield part
+def _first_parts(flow: FlowParts) -> Iterator[Bijection]:
+    """Returns the first parts of the bijection, as long as they are fitted to data."""
+    return takewhile(lambda part: isinstance(_fitted(part), FIRST), flow.chain())
+
+
+def _fitted(part: Bijection) -> Any:
+    """Returns the layer that is fitted: the part, or what it applies to some of the features."""
+    return part.bijection if isinstance(part, OnFeatures) else part
 
 
 def context_standardization(flow: FlowParts) -> StandardizeInputs | None:

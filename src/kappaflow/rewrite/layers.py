@@ -82,7 +82,8 @@ def is_elementwise(part: Bijection) -> bool:
 def is_linear(part: Bijection) -> bool:
     """Returns whether a layer is a linear map plus a shift, and does not wait for data."""
     inner = _inner(part)
-    return inner.is_linear and all(bool(getattr(inner, name, True)) for name in STARTS)
+    flags = (getattr(layer, name, True) for layer in inner.modules() for name in STARTS)
+    return inner.is_linear and all(map(bool, flags))
 
 
 def is_coupling(part: Bijection) -> bool:

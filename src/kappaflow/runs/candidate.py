@@ -108,6 +108,7 @@ def candidates(
         DataError: The data is no table of numbers.
 
     Example:
+        >>> import torch
         >>> import kappaflow as kf
         >>> x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
         >>> model = kf.candidates(x)[0]
@@ -131,14 +132,16 @@ def candidates_of(
     """Returns the models that race for a table, the most promising first.
 
     Without a context, one of them has a mixture of normals as its base, if that fits better than a
-    single normal: other flows separate clusters late. The arguments and the learning rate of the
-    search replace those of the models. With `plain` there are only splines without a start: they
-    keep circular columns whole, and begin within any condition budget. Tables of very few rows
-    get them too, since a start would be fitted to noise. `seconds` is about the time to choose
-    the number of components. Where a domain or a start bends the columns, conditioners read the
-    context bent as well as straight.
+    single normal: other flows separate clusters late. With circular columns splines alone race:
+    they keep a circle whole. The arguments and the learning rate of the search replace those of
+    the models. With `plain` there is only a spline without a start, which begins within any
+    condition budget. Tables of very few rows get it too, since a start would be fitted to noise.
+    `seconds` is about the time to choose the number of components. Where a domain or a start
+    bends the columns, conditioners read the context bent as well as straight.
     """
-    rows = len(table) / len(table.columns)
+    circles = [domain.circular for domain in (domains or {}).values()]
+    columns = table.columns
+    rows = len(table) / len(columns)
     dropout = next(share for below, share in DROPOUT if rows < below)
     bins = {"bins": CONTEXT_BINS} if table.context_columns else {}
     layers = {"depth": 3, "hidden": (96, 96), "activation": "silu", **bins}
@@ -148,7 +151,7 @@ def candidates_of(
     bent = {"gaussianize_context": True} if few else {}
     affine = {"depth": 8, "hidden": (96, 96), "activation": "silu", **common}
     spline = {"depth": 8, "hidden": (64, 64), **common}
-    single = len(table.columns) == 1
+    single = len(columns) == 1
     linear = "identity" if single else "whiten"  # a single column leaves nothing to whiten
     sharp = {**layers, "activation": "relu"} if single else layers
     whitened = linear if table.context_columns else "whiten-gaussianize"
@@ -164,9 +167,11 @@ def candidates_of(
         results = [masked, white_masked, one_layer]
     else:  # each kind before a second start of one
         results = [masked, one_layer, splines, couplings, white_masked, white_splines]
-    if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
+    if any(circles):
+        results = [splines, white_splines]
+    if plain or sum(circles) == len(columns) or len(table) < ROWS_A_COLUMN * len(columns):
         results = [Candidate("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
-    elif not table.context_columns and seconds > 0:
+    elif not any(circles) and not table.context_columns and seconds > 0:
         components = best_components(table.values, seconds, table.weights, clock=loop.clock)
         if components > 1:
             of_mixture = {**spline, "start": "identity", "components": components}

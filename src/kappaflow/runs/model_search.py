@@ -259,8 +259,7 @@ class _Race:
 
     def _candidates(self, seconds: float) -> list[Candidate]:
         """Returns the models that may race; `seconds` is about the time to choose a mixture."""
-        circles = any(domain.circular for domain in self.domains.values())
-        plain = circles or self.settings.condition_budget is not None
+        plain = self.settings.condition_budget is not None
         return candidates_of(
             self.train, self.search, domains=self.domains, plain=plain, seconds=seconds
         )
