@@ -55,7 +55,7 @@ class BuildError(KappaflowError, RuntimeError):
 
 
 class RankError(KappaflowError, RuntimeError):
-    """Another process of a training under torchrun has ended or does not answer."""
+    """Another process of a training on several ranks has ended or does not answer."""
 
 
 class DataWarning(UserWarning):

@@ -23,8 +23,8 @@ def locked(folder: str | Path) -> Iterator[None]:
 
     The folder is created if it is missing, and removed again if it is still empty at the end.
     Temporary files that a killed process left in it are removed. A file system without locks is
-    used without one. The same thread may enter several times. Under torchrun the first rank holds
-    the lock for all ranks.
+    used without one. The same thread may enter several times. Of several ranks the first holds the
+    lock for all.
     """
     if not is_first():
         yield

@@ -86,8 +86,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(together, tmp_path):
 
 
 def test_each_rank_says_who_it_is(tmp_path, monkeypatch, capsys):
-    """Which process prints follows from the environment that torchrun makes."""
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}.items():
+    """Which process prints follows from the environment that a launcher makes."""
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert main(["fit", "two_moons", "--out", str(tmp_path / "run"), "--search-time", "-1"]) == 2
     message = capsys.readouterr()

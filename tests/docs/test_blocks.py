@@ -21,6 +21,7 @@ PAGES = [
 ]
 NEEDS = {
     "converting.md": ("zuko", "nflows", "normflows", "FrEIA"),
+    "distributed.md": ("ray.train", "pyspark"),
     "distributions.md": ("pyro", "sbi"),
     "images.md": ("PIL", "sklearn"),
     "index.md": ("zuko",),

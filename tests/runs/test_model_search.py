@@ -255,7 +255,7 @@ def test_a_search_time_that_is_no_number_is_refused():
 
 def test_one_process_of_several_can_search_alone(monkeypatch):
     """The first searches as if there were no other, and the rest wait for it."""
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}.items():
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
         monkeypatch.setenv(name, value)
     assert ranks() == 2 and not is_first()
     with alone():

@@ -27,9 +27,9 @@ def loaded(code):
 
 @pytest.fixture
 def three_ranks(monkeypatch):
-    """The environment of torchrun in the second of three processes, two on each machine."""
-    second = {"RANK": 1, "WORLD_SIZE": 3, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", **second}.items():
+    """The environment of the second of three processes, two on a machine."""
+    second = {"RANK": 1, "WORLD_SIZE": 3, "LOCAL_RANK": 1}
+    for name, value in {**second, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}.items():
         monkeypatch.setenv(name, str(value))
 
 
@@ -76,9 +76,8 @@ def test_the_scale_is_halved_until_it_is_not_the_cause():
     ("device", "message"),
     [
         ("tpu", "'device' should be \"cpu\" or \"cuda\", got 'tpu'"),
-        ("cuda:1", "under torchrun, which assigns the devices itself, got 'cuda:1'"),
-        ("cuda", "each of the 2 ranks of a machine needs its own CUDA device; there are 0"),
-        ("cpu", "each machine should run the same number of ranks"),
+        ("cuda:0", "each of which gets its own device, got 'cuda:0'"),
+        ("cuda", "each rank of a machine needs its own CUDA device; rank 1 of this one finds 0"),
     ],
 )
 def test_ranks_that_cannot_train_together_are_refused_before_they_connect(
@@ -92,11 +91,27 @@ def test_ranks_that_cannot_train_together_are_refused_before_they_connect(
         make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), device)
 
 
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("MASTER_PORT", "MASTER_PORT should be set too"),
+        ("WORLD_SIZE", "WORLD_SIZE should be set too"),
+        ("LOCAL_RANK", 'LOCAL_RANK should be set for device="cuda"'),
+    ],
+)
+def test_an_incomplete_launch_is_refused(three_ranks, monkeypatch, missing, message):
+    """Rather than train a flow in each process."""
+    monkeypatch.delenv(missing)
+    with pytest.raises(kf.errors.ArgumentError, match=message):
+        connect_ranks("cuda")
+
+
 def test_ranks_that_are_connected_for_cuda_do_not_train_on_the_cpu(three_ranks, monkeypatch):
     """As after a first training on CUDA in the same process."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     with pytest.raises(kf.errors.ArgumentError, match="already connected by nccl"):
         connect_ranks("cpu")
 

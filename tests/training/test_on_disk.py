@@ -57,10 +57,10 @@ class Kept(kf.training.Callback):
 
 
 def test_ranks_connect_on_the_kind_of_device_of_the_flow(tmp_path, path, monkeypatch):
-    """Without its number, which torchrun assigns."""
+    """Without its number, which a launcher assigns."""
     connected = []
 
-    def connecting(device):
+    def connecting(device, **_):
         connected.append(device)
         raise InterruptedError
 

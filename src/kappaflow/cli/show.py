@@ -62,7 +62,7 @@ def print_columns(rows: Iterable[Sequence[str]]) -> None:
 
 @contextmanager
 def first_process_prints() -> Iterator[None]:
-    """A context in which only the first process of torchrun prints."""
+    """A context in which only the first of several ranks prints."""
     if is_first():
         yield
         return

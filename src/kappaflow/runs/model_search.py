@@ -39,7 +39,7 @@ from kappaflow.runs.race import (
 from kappaflow.runs.racers import Racer, Racers, RacerState, Starts, Stopwatch, raced
 from kappaflow.runs.recipes import ModelConfig, is_one_feature
 from kappaflow.training import Callback, FitResult, Settings, checked_settings, fit_split, loop
-from kappaflow.training.collectives import from_rank_zero
+from kappaflow.training.collectives import check_same, from_rank_zero
 from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.fit import OPTIONS, split_rows, warn_of
 from kappaflow.training.progress import Bar, bar_shown
@@ -200,7 +200,9 @@ def search_model(
     of a round are dealt to the ranks, and all ranks return the same. The limits of the settings
     bind the search too. The choice of an interrupted run is read from its folder.
     """
-    device = connect_ranks(device or "cpu")
+    device = connect_ranks(device or "cpu", chosen=device is not None)
+    if ranks() > 1:
+        check_same((train.fingerprint(), validation.fingerprint(), settings.model_dump()))
     stored = from_rank_zero(lambda: None if folder is None else chosen_before(folder))
     if stored is not None:
         return stored, None

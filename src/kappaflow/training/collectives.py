@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from kappaflow.errors import KappaflowError, RankError
+from kappaflow.errors import ArgumentError, KappaflowError, RankError
 from kappaflow.ranks import is_first, ranks
 
 T = TypeVar("T")
 TIMEOUT = timedelta(days=7)  # for a rank that works alone; the heartbeat notices a lost one
+CONNECT_TIMEOUT = timedelta(minutes=5)  # for the ranks to meet
 LOST_RANK_WORDS = ("gloo", "pair closure", "Connection")  # parts of torch's error messages
 
 SILENT_S, QUESTIONS, EVERY_S = 15, 3, 10  # after 15 s of silence three probes, one per 10 s
@@ -41,7 +42,7 @@ def from_rank_zero(make: Callable[[], T]) -> T:
         return make()
     message: list[Any] = [*_outcome(make, is_called=is_first())]
     with lost_ranks_as_errors():
-        dist.broadcast_object_list(message, group=_patient_group())
+        dist.broadcast_object_list(message, group=_patient_group(dist.group.WORLD))
     result, error = message
     if error is not None:
         raise error
@@ -72,7 +73,7 @@ def all_gather(value: T) -> list[T]:
         return [value]
     values: list[Any] = [None] * ranks()
     with lost_ranks_as_errors():
-        dist.all_gather_object(values, value, group=_patient_group())
+        dist.all_gather_object(values, value, group=_patient_group(dist.group.WORLD))
     return values
 
 
@@ -95,6 +96,21 @@ def lost_ranks_as_errors() -> Iterator[None]:
         ) from None
 
 
+def check_same(value: object) -> None:
+    """Raises an error on all ranks if they are given different trainings, of which value tells."""
+    if any(other != value for other in all_gather(value)):
+        raise ArgumentError(
+            f"the {ranks()} ranks should be given the same data, split and settings: they train "
+            "one flow together, and each takes a share of each batch. For a flow of its own, "
+            "start each process with WORLD_SIZE=1, and without a process group."
+        )
+
+
+def meet() -> None:
+    """Waits for the other ranks, for a limited time if they have not met before."""
+    _patient_group(dist.group.WORLD)
+
+
 def disconnect() -> None:
     """Closes the connections over which ranks exchange results, and ends their threads."""
     # Without it nccl warns at the end of a process, and a thread of gloo that still frees a tensor
@@ -105,8 +121,17 @@ def disconnect() -> None:
 
 
 @functools.cache
-def _patient_group() -> dist.ProcessGroup:
-    """Returns the group of all ranks that waits without a practical time limit."""
+def _patient_group(whole: object) -> dist.ProcessGroup:
+    """Returns a group of the ranks of `whole` that waits without a practical time limit."""
+    try:
+        first: Any = dist.new_group(backend="gloo", timeout=CONNECT_TIMEOUT)
+        dist.barrier(first)
+        dist.destroy_process_group(first)
+    except RuntimeError:
+        raise RankError(
+            f"not all {ranks()} ranks came to this training within "
+            f"{CONNECT_TIMEOUT.total_seconds():.0f} s: call it in each of them."
+        ) from None
     with heartbeat():
         return dist.new_group(backend="gloo", timeout=TIMEOUT)  # pyright: ignore[reportReturnType]
 

@@ -1,7 +1,8 @@
 """The device, the processes and the precision of a training.
 
-`torchrun` starts one process, a rank, for each processor. `DistributedDataParallel` averages the
-gradients over the ranks, with nccl on CUDA and with gloo on the CPU.
+A launcher such as `torchrun` starts one process, a rank, for each processor.
+`DistributedDataParallel` averages the gradients over the ranks, with nccl on CUDA and with gloo on
+the CPU, or with the process group that the program has initialised.
 
 float16 holds magnitudes from 6e-8 to 65,504, and many gradients are smaller. The loss is therefore
 multiplied by a scale, and the gradients are divided by it before each step. If a gradient
@@ -19,13 +20,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from kappaflow.data.batches import Batches
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, RankError
 from kappaflow.flows import Flow
-from kappaflow.ranks import rank, rank_here, ranks, ranks_here
-from kappaflow.training.collectives import disconnect, lost_ranks_as_errors
+from kappaflow.ranks import launch, own_group, rank, ranks
+from kappaflow.training.collectives import (
+    CONNECT_TIMEOUT,
+    disconnect,
+    lost_ranks_as_errors,
+    meet,
+)
 from kappaflow.training.optimizer import AdamW
 from kappaflow.training.own_optimizer import OwnOptimizer
 
@@ -116,35 +123,98 @@ def make_engine(flow: Flow, device: str | torch.device | None, precision: str = 
         raise ArgumentError(
             f"'flow' should be float32 for precision=\"{precision}\", got {flow.dtype}."
         )
-    if device is None:
-        device = flow.device.type if ranks() > 1 else flow.device
-    own_device = connect_ranks(device)
+    own_device = connect_ranks(
+        flow.device if device is None else device, chosen=device is not None
+    )
     flow.to(own_device)
     scaler = GradScaler(own_device.type, enabled=precision == "fp16")
     return Engine(own_device, rank(), ranks(), NARROW_TYPES.get(precision), scaler)
 
 
-def connect_ranks(device: str | torch.device) -> torch.device:
-    """Returns the device of this rank, after connecting the ranks that torchrun started."""
-    chosen = _device_of_this_rank(device)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
+def connect_ranks(device: str | torch.device, *, chosen: bool = True) -> torch.device:
+    """Returns the device of this rank, after connecting the ranks of a launch.
+
+    A process group that is initialised is used as it is. Without a `chosen` device, an own CUDA
+    device takes the place of another one.
+    """
+    wanted = _cpu_or_cuda(device)
+    if own_group() is None and launch().problem:
+        raise ArgumentError(launch().problem)
     if ranks() == 1:
-        return chosen
-    if dist.is_initialized():
-        if chosen.type == "cpu" and dist.get_backend() == "nccl":
-            raise ArgumentError(
-                "'device' should be \"cuda\" here: the ranks are already connected by nccl, which "
-                "does not support CPU tensors. Train on the CPU in another process."
-            )
-        return chosen
+        return existing_device(wanted)
+    if own_group() is not None:
+        return _device_in_group(wanted, chosen=chosen)
+    if chosen and wanted.index not in {None, launch().rank_here}:
+        raise ArgumentError(
+            '\'device\' should be "cpu" or "cuda" with several ranks, each of which gets its own '
+            f"device, got {str(device)!r}."
+        )
+    own = torch.device("cpu") if wanted.type == "cpu" else _own_cuda_device()
+    _initialise(own)
+    meet()
+    return own
+
+
+def _device_in_group(wanted: torch.device, *, chosen: bool) -> torch.device:
+    """Returns the device of this rank in the process group that is initialised."""
+    needs_cuda = dist.get_backend() == "nccl"
+    if needs_cuda and chosen and wanted.type == "cpu":
+        raise ArgumentError(
+            "'device' should be \"cuda\" here: the ranks are already connected by nccl, which "
+            "does not support CPU tensors. Train on the CPU in another process."
+        )
+    own = wanted
+    if needs_cuda or wanted.type == "cuda":
+        index = torch.cuda.current_device() if wanted.index is None else wanted.index
+        own = _cuda(torch.device("cuda", index), index)
+    meet()
+    return own
+
+
+def _initialise(device: torch.device) -> None:
+    """Initialises the process group of a launch; torch destroys it at the end of the process."""
+    found = launch()
+    place = f"{found.address}:{found.port}"
+    try:
+        store, _, _ = next(
+            rendezvous(f"tcp://{place}", found.rank, found.size, timeout=CONNECT_TIMEOUT)
+        )
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+        raise RankError(
+            f"rank {found.rank} of {found.size} did not meet all the others at {place} within "
+            f"{CONNECT_TIMEOUT.total_seconds():.0f} s ({reason}). Start all of them, with the "
+            "address of rank 0 and a port that is free there."
+        ) from None
+    backend = {"cpu": "gloo", "cuda": "nccl"}[device.type]
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     with lost_ranks_as_errors():
-        if chosen.type == "cpu":
-            dist.init_process_group("gloo", timeout=GRADIENT_TIMEOUT)
-        else:
-            dist.init_process_group("nccl", timeout=GRADIENT_TIMEOUT, device_id=chosen)
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore("kappaflow", store),  # pyright: ignore[reportPrivateImportUsage]
+            rank=found.rank,
+            world_size=found.size,
+            timeout=GRADIENT_TIMEOUT,
+            device_id=device if device.type == "cuda" else None,
+        )
     atexit.register(disconnect)
-    return chosen
+
+
+def _own_cuda_device() -> torch.device:
+    """Returns the CUDA device whose number is that of this rank on its machine."""
+    index = launch().rank_here
+    if index is None:
+        raise ArgumentError(
+            'LOCAL_RANK should be set for device="cuda" with several ranks: it is the number of '
+            "a rank on its machine, which chooses its CUDA device."
+        )
+    if index >= torch.cuda.device_count():
+        raise ArgumentError(
+            f"'device' should be \"cpu\", or each rank of a machine needs its own CUDA device; "
+            f"rank {index} of this one finds {torch.cuda.device_count()}."
+        )
+    return torch.device("cuda", index)
 
 
 def check_trainable(dtype: torch.dtype) -> None:
@@ -170,15 +240,6 @@ def existing_device(device: str | torch.device | None) -> torch.device:
     return chosen if chosen.type == "cpu" else _cuda(chosen, chosen.index or 0)
 
 
-def _device_of_this_rank(device: str | torch.device) -> torch.device:
-    """Returns the device with a name; under torchrun each rank has its own CUDA device."""
-    chosen = _cpu_or_cuda(device)
-    if ranks() == 1:
-        return existing_device(chosen)
-    _check_ranks(chosen)
-    return chosen if chosen.type == "cpu" else _cuda(chosen, rank_here())
-
-
 def _cpu_or_cuda(device: str | torch.device) -> torch.device:
     try:
         chosen = torch.device(device)
@@ -196,21 +257,3 @@ def _cuda(chosen: torch.device, index: int) -> torch.device:
             f"there are {torch.cuda.device_count()} CUDA devices."
         )
     return torch.device("cuda", index)
-
-
-def _check_ranks(device: torch.device) -> None:
-    """Raises an error if ranks would share a CUDA device or are spread unevenly."""
-    if device.index is not None:
-        raise ArgumentError(
-            f'\'device\' should be "cpu" or "cuda" under torchrun, which assigns the devices '
-            f"itself, got {str(device)!r}."
-        )
-    if device.type == "cuda" and ranks_here() > torch.cuda.device_count():
-        raise ArgumentError(
-            f"'device' should be \"cpu\", or each of the {ranks_here()} ranks of a machine needs "
-            f"its own CUDA device; there are {torch.cuda.device_count()}."
-        )
-    if ranks() % ranks_here():
-        raise ArgumentError(
-            "each machine should run the same number of ranks: use one --nproc-per-node for all."
-        )

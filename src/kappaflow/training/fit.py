@@ -75,8 +75,8 @@ def fit(
     validated; the weights with the best validation likelihood are kept. A step that is not finite
     is skipped and counted, and many in a row stop the training. With `out`, an interrupted run
     resumes from its last checkpoint and reaches bit-identical losses on the same machine; a
-    finished one returns its stored result. In a script that torchrun starts, all processes train
-    together, and the first writes.
+    finished one returns its stored result. All processes of a launch, such as by torchrun, or of a
+    process group train one flow together, and the first writes.
 
     Args:
         flow: The flow, trained in place: a `Flow`, or one of another library that

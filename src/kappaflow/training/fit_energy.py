@@ -88,7 +88,10 @@ def fit_energy(
     check_has_rsample(flow.base)
     check_callbacks(callbacks)
     if ranks() > 1:
-        raise ArgumentError("'fit_energy' trains in one process: start it without torchrun.")
+        raise ArgumentError(
+            f"'fit_energy' trains in one process, and this is one of {ranks()}: start it with "
+            "WORLD_SIZE=1, and without a process group."
+        )
     engine = make_engine(flow, device)
     with torch.inference_mode(False), torch.enable_grad():
         z = latents(flow, START_FROM, epoch_seed(checked.seed, -3))

@@ -48,9 +48,9 @@ def split_for(
     """Returns the split of a table on disk, with the training rows in a file in the folder `out`.
 
     The file of an earlier process is reused if it was made from the same data. If the run is
-    finished, nothing is written. Under torchrun the first rank writes the file, which all read.
+    finished, nothing is written. Of several ranks the first writes the file, which all read.
     """
-    connect_ranks(device or "cpu")
+    connect_ranks(device or "cpu", chosen=False)
     folder = out / ROWS
 
     def by_the_first() -> bool:

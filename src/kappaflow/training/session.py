@@ -23,7 +23,7 @@ from kappaflow.training import loop
 from kappaflow.training.batches import fit_standardization
 from kappaflow.training.callbacks import Callback, check_callbacks
 from kappaflow.training.checkpoint import Groups
-from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
+from kappaflow.training.collectives import check_same, from_rank_zero, lost_ranks_as_errors
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Training
 from kappaflow.training.maximum_likelihood import MaximumLikelihood
@@ -79,7 +79,7 @@ def fit_split(
 ) -> FitResult:
     """Returns the result, without notes, of a training on data that is prepared and split.
 
-    Under torchrun only the first rank opens the folder, calls the callbacks and shows a bar. A
+    Of several ranks only the first opens the folder, calls the callbacks and shows a bar. A
     finished run is not trained again. `about` has more entries for config.json, such as where the
     data came from; to be resumed, a run must have the same ones. `start` is the state in which a
     training without a checkpoint starts, from a model search. `fit` describes the other arguments.
@@ -100,6 +100,7 @@ def fit_split(
         "training": settings.model_dump(),
         **({} if own is None else own.describe()),
     }
+    check_same((run["fingerprints"], run["training"]))
     batches, held_out = train.batches(flow), validation.batches(flow)
     rows = {
         "train": train.sample if isinstance(train, MappedTable) else train,
@@ -166,8 +167,8 @@ def _check_budget(settings: Settings, flow: Flow) -> None:
         )
     if ranks() > 1:
         raise ArgumentError(
-            "'condition_budget' should be left out under torchrun: its dual variable follows the "
-            "rows of one process. Start the same training without torchrun."
+            "'condition_budget' should be left out with several ranks: its dual variable "
+            "follows the rows of one process. Start the same training with WORLD_SIZE=1."
         )
 
 
