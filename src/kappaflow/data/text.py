@@ -17,7 +17,7 @@ import numpy as np
 
 from kappaflow.data.limits import refuse_wide
 from kappaflow.data.naming import IntArray
-from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect, quoted
+from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect, no_rows, quoted
 from kappaflow.data.text_numbers import TextColumn, cleaned, column_marks, kinds_to_read, of_kind
 from kappaflow.errors import DataError, FileError
 from kappaflow.options import option
@@ -181,6 +181,7 @@ class _Layout:
         reading: Reading,
     ) -> None:
         self.lines, self.subject, self.notes = lines, subject, ()
+        self.purpose = reading.purpose
         is_loose = suffix in LOOSE
         self._signs = (reading.comment,) if reading.comment else SIGNS * is_loose
         rows = start[:START].split("\n")
@@ -250,7 +251,7 @@ class _Layout:
         if short:
             self._refuse_ragged()
         if not rows:
-            raise DataError(f"{self.subject} has a header but no rows: there is nothing to fit.")
+            raise no_rows(self.subject, self.purpose, "a header but no rows")
         return cells
 
     def _refuse_ragged(self) -> None:

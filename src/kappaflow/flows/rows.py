@@ -194,11 +194,11 @@ def read_rows(argument: str, source: Data, names: Sequence[str] = ()) -> "Table"
             f"'{argument}' should be a tensor, an array, a data frame or a path, got "
             f"{kind.__name__}."
         )
-    raw = read_source(source, Reading(every=True))
+    raw = read_source(source, Reading(every=True, purpose="score"))
     labels = [name for name in names if split_name(name, raw) is not None]
     numbers = [name for name, column in raw.columns.items() if column.is_number]
     columns = (*numbers, *labels) if labels else None
-    return table_of(raw, Reading(columns, every=True))
+    return table_of(raw, Reading(columns, every=True, purpose="score"))
 
 
 def _selected(argument: str, table: "Table", names: Sequence[str]) -> np.ndarray:
