@@ -192,9 +192,10 @@ class _Layout:
         mark = "\t" if suffix == ".tsv" else separator_of(body, reading.decimal, loose=is_loose)
         self.separator = (reading.separator or mark).replace("\\t", "\t")
         self.comments = len(comments)
+        header = islice(lines(), self.comments, None)  # `start` may end in it
         if self.separator == BLANKS:
-            body = _single_blanks(body)
-        first = _fields(body, self.separator, subject)
+            header = map(_single_blanks, header)
+        first = _fields(header, self.separator, subject)
         names = None
         if self._signs and suffix != ECSV and any(_is_number(field) for field in first):
             names = self._header_in(comments, len(first))
@@ -217,7 +218,9 @@ class _Layout:
         signs = "|".join(map(re.escape, self._signs))
         text = re.sub(rf"^(?:{signs})+", "", last).strip()
         words = [word.strip(",;") for word in text.split()]
-        fields = words if self.separator == BLANKS else _fields(text, self.separator, self.subject)
+        fields = words
+        if self.separator != BLANKS:
+            fields = _fields([text], self.separator, self.subject)
         return next((names for names in (fields, words) if len(names) == width), None)
 
     def cells(self, source: Path | io.BytesIO, stored: Store) -> "pl.LazyFrame":
@@ -352,10 +355,10 @@ def _width(text: str, separator: str, lines: int = LINES_TRIED) -> int:
     return widths.pop() if len(widths) == 1 else 0
 
 
-def _fields(text: str, separator: str, subject: str) -> list[str]:
+def _fields(lines: Iterable[str], separator: str, subject: str) -> list[str]:
     """Returns the fields of the first line, without blanks around them."""
     try:
-        first = next(csv.reader(io.StringIO(text), delimiter=separator), [])
+        first = next(csv.reader(lines, delimiter=separator), [])
     except csv.Error as error:
         raise FileError(f"the header of {subject} cannot be read: {error}.") from None
     refuse_wide(len(first), subject)
