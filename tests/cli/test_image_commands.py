@@ -54,6 +54,28 @@ def test_fit_again_returns_the_stored_result_at_once(run, digits_run):
     assert {p: p.stat().st_mtime_ns for p in digits_run.rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.filterwarnings("always:left out of the folder")
+def test_images_that_cannot_be_read_are_left_out_if_the_user_says_so(run, pictures, tmp_path):
+    """The number is a note of the fit, stands in its config, and is a warning of scores."""
+    folder, home = tmp_path / "set", tmp_path / "run"
+    shutil.copytree(pictures, folder)
+    broken = sorted(folder.rglob("*.png"))[::20]
+    for path in broken:
+        path.write_bytes(b"no image")
+    words = ("fit", folder, "--out", home, *TINY, "--max-epochs", 1)
+    refused(run(*words), "3 of 45 images cannot be read")
+    refused(run(*words), "--skip-unreadable leaves out such files")
+    done = run(*words[:-3], "--skip-unreadable", "--max-epochs", 1)
+    assert done.status == 0, done.err
+    config = read(home, "config.json")["run"]
+    assert config["unreadable"] == 3 and config["source"]["skip_unreadable"]
+    note = "left out of the folder: 3 images that cannot be read"
+    assert read(home, "result.json")["notes"] == [note]
+    done = run("score", home, folder, "--out", tmp_path / "scores.csv")
+    assert done.status == 0 and done.err.count(note) == 1
+    assert (tmp_path / "scores.csv").read_text().count("\n") == 1 + 45 - 3
+
+
 @pytest.mark.slow
 def test_the_summary_is_in_bits_per_dimension(run, pictures, tmp_path):
     """For people: the likelihood next to that of single pixels, and where the pictures are."""

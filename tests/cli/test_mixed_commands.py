@@ -67,6 +67,15 @@ def test_a_run_has_the_likelihood_of_all_columns_in_its_result_and_its_report(mi
     assert abs(-scores.mean() - result["nll"]) < 5 * result["standard_error"]
 
 
+def test_a_table_without_rows_has_nothing_to_score_or_complete(run, mixed, people, tmp_path):
+    """One sentence, where an index was out of range."""
+    empty, out = tmp_path / "none.parquet", tmp_path / "out.csv"
+    pl.read_csv(people).head(0).write_parquet(empty)
+    for command, purpose in (("score", "score"), ("impute", "complete")):
+        done = run(command, mixed, empty, "--out", out)
+        refused(done, f"no rows: there is nothing to {purpose}")
+
+
 def test_scores_are_those_of_the_model_of_the_run_with_their_errors(run, mixed, people, tmp_path):
     """In the order of the rows, with names and percentiles among the held-out rows."""
     out = tmp_path / "scores.csv"

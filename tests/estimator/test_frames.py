@@ -111,6 +111,22 @@ def test_a_density_given_a_context_scores_and_says_how_to_sample():
         density.sample(3)
 
 
+def test_a_frame_without_rows_has_nothing_to_score():
+    """Nor to fit: the sentence depends on what the rows are for."""
+    density = FlowDensity(**SMALL).fit(FRAME[["a", "b"]])
+    conditional = ConditionalFlowDensity(**SMALL).fit(FRAME[["a"]], FRAME["b"])
+    empty = FRAME[["a", "b"]].head(0)
+    for score in (
+        lambda: density.score_samples(empty),
+        lambda: density.flow_.log_prob(empty),
+        lambda: conditional.log_prob(empty[["a"]], empty["b"]),
+    ):
+        with pytest.raises(DataError, match="frame has no rows: there is nothing to score"):
+            score()
+    with pytest.raises(DataError, match="frame has no rows: there is nothing to fit"):
+        density.fit(empty)
+
+
 def test_a_fit_that_failed_leaves_no_fitted_estimator():
     """Also where an earlier one succeeded."""
     broken = np.column_stack([X, np.ones(120)])

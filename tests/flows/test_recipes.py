@@ -1,6 +1,9 @@
 """Recipes: depth, start, width, partitions and what they refuse."""
 
 import inspect
+import math
+import re
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -111,6 +114,20 @@ def test_the_bound_on_the_log_scales_is_shared_by_the_depth():
     """The sum over depth is what the argument says."""
     layers = couplings(kf.real_nvp(4, depth=12, couplings={"scale_bound": 3.0}))
     assert sum(layer.scale_bound for layer in layers) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("page", ["depth-and-conditioning.md", "why-does-my-flow-explode.md"])
+def test_the_docs_name_the_default_bound_on_the_scale_of_a_feature(page):
+    """Both pages have the factor by which 256 couplings scale a feature at most."""
+    bounds = torch.zeros(6)
+    for layer in couplings(kf.real_nvp(6, depth=256, hidden=(4,))):
+        bounds[list(layer.partition.changed)] += layer.scale_bound
+    text = (Path(__file__).parents[2] / "docs" / page).read_text()
+    match = re.search(r"at\s+most\s+\$\\exp\((\d+)\)\$, about (\d+)", text)
+    assert match is not None
+    log_scale, scale = map(int, match.groups())
+    assert bounds.tolist() == pytest.approx([log_scale] * 6, rel=1e-4)
+    assert scale == round(math.exp(log_scale))
 
 
 @pytest.mark.slow

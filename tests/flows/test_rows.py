@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.estimator import ConditionalFlowDensity
 
 NAMES = ("mass", "spin")
@@ -51,6 +52,40 @@ def test_all_kinds_of_rows_have_the_same_log_prob(rows):
     integers = torch.arange(4).reshape(2, 2)
     assert torch.equal(flow.log_prob(integers), flow.log_prob(integers.float()))
     assert flow.log_prob(rows[:6, :2].reshape(2, 3, 2)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_rows_of_true_and_false_are_refused(kind, fitted):
+    """A density of bools is a slip, such as a mask in place of the rows."""
+    with pytest.raises(ArgumentError, match="should hold numbers, got torch.bool: call x.float"):
+        fitted.log_prob(kind([[True, False]]), torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("x", "age", "note"),
+    [
+        ([[1.0, np.nan], [2.0, 1.0]], [[1.0]], "1 of 2 rows hold NaN, and their log_prob is NaN"),
+        ([[1.0, 2.0]], [[np.nan]], "1 of 1 rows hold NaN, and their log_prob is NaN"),
+        (
+            [[1e300, 1.0], [np.nan, 1e300], [1.0, 1.0]],
+            [[1.0]],
+            "1 of 3 rows hold NaN, and their log_prob is NaN; 1 of 3 rows hold a number that is "
+            "infinite in float32, and their log_prob is NaN or -inf",
+        ),
+    ],
+)
+def test_rows_that_are_not_finite_are_counted(fitted, x, age, note):
+    """Once for each call, also of several rows."""
+    with pytest.warns(DataWarning) as caught:
+        log_prob = fitted.log_prob(np.array(x), np.array(age))
+    assert [str(warning.message) for warning in caught] == [note]
+    assert log_prob.isnan()[np.isnan(x).any(1) | np.isnan(age).any(1)].all()
+
+
+def test_a_loss_of_rows_that_are_not_finite_does_not_warn():
+    """A training has an error of its own, and no time to look at each batch."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,)).train()
+    assert flow.log_prob(torch.tensor([[np.nan, 1.0]])).isnan().all()
 
 
 def test_gradients_reach_rows_of_another_dtype():

@@ -74,15 +74,42 @@ def test_an_image_that_promises_too_many_pixels_is_refused(write, refused, tmp_p
             load_images(tmp_path, size=8)
 
 
-def test_the_first_damaged_file_of_many_is_named(draw, write, refused, tmp_path: Path) -> None:
-    """The same one each time, though many threads look."""
-    for number in range(100):
+@pytest.fixture
+def folder(draw, write, tmp_path: Path) -> Path:
+    """A folder of 40 images, two of which are no images, and one is cut off."""
+    for number in range(40):
         draw(f"{number}.png")
-    for number in (17, 60, 90):
+    for number in (17, 30):
         write(f"{number}.png", b"no image")
+    write("4.png", (tmp_path / "5.png").read_bytes()[:-60])
+    return tmp_path
+
+
+def test_all_damaged_files_are_named(folder: Path, draw, refused) -> None:
+    """In the same order each time, though many threads look; the pixels are read for it."""
+    named = "3 of 40 images cannot be read, '4.png', '17.png', '30.png'; the first: "
     for _ in range(5):
-        with refused(FileError, "/17.png'"):
-            load_images(tmp_path)
+        with refused(FileError, named, "/4.png' is damaged", "skip_unreadable=True"):
+            load_images(folder)
+    for name in ("4.png", "17.png"):
+        draw(name)
+    with refused(FileError, "/30.png' is no image", "skip_unreadable=True"):
+        load_images(folder)
+
+
+def test_damaged_files_can_be_left_out(folder: Path, refused) -> None:
+    """The others keep their pixels, names and labels."""
+    images = load_images(folder, skip_unreadable=True)
+    assert (len(images), images.unreadable) == (37, 3)
+    assert "3 unreadable files left out" in repr(images)
+    assert images.names == tuple(f"{i}.png" for i in range(40) if i not in (4, 17, 30))
+    for name in ("4.png", "17.png", "30.png"):
+        (folder / name).unlink()
+    assert (images.pixels == load_images(folder).pixels).all()
+    for path in folder.iterdir():
+        path.write_bytes(b"no image")
+    with refused(FileError, "37 of 37 images cannot be read, '0.png', ", "and 32 more"):
+        load_images(folder, skip_unreadable=True)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

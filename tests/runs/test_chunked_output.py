@@ -314,6 +314,15 @@ def test_the_decimal_sign_of_data_to_score_can_be_named(run, small, tmp_path, de
         small()
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_without_rows_has_nothing_to_score(run, name, tmp_path):
+    """The sentence for a fit would be wrong here."""
+    frame = pl.DataFrame({"a": [], "b": []})
+    (frame.write_csv if name.endswith("csv") else frame.write_parquet)(tmp_path / name)
+    with pytest.raises(DataError, match="rows: there is nothing to score"):
+        score_run(run, str(tmp_path / name))
+
+
 def test_the_separator_and_comments_of_data_to_score_can_be_named(run, tmp_path):
     """They are stored with a run, unless the data to score is written in another way."""
     (tmp_path / "t.csv").write_text("! about\na|b\n0.5|1\n0.25|2\n")
@@ -322,7 +331,9 @@ def test_the_separator_and_comments_of_data_to_score_can_be_named(run, tmp_path)
     assert (scores == score_run(run, str(tmp_path / "u.csv"))["log_prob"]).all()
     source = TableConfig("t.csv", separator="|", comment="!", missing=["-9"])
     config = TableRunConfig(source=source, fingerprints={}, columns=["a", "b"], context_columns=[])
-    assert config.reading(comment="%") == Reading(separator="|", comment="%", missing=("-9",))
+    assert config.reading("score", comment="%") == Reading(
+        separator="|", comment="%", missing=("-9",), purpose="score"
+    )
 
 
 def test_samples_and_the_doctor_read_data_with_a_decimal_sign(conditional, run, tmp_path):

@@ -231,6 +231,8 @@ class FitImages:
     crop
         Crop images of another aspect ratio to their center before resizing; --no-crop squeezes
         them instead.
+    skip_unreadable
+        Leave out images of the folder that cannot be read, instead of an error.
     flip
         Mirror training images at random.
     by_class
@@ -240,6 +242,7 @@ class FitImages:
     size: Integers | None = None
     gray: bool | None = None
     crop: bool | None = None
+    skip_unreadable: Flag | None = None
     flip: Flag | None = None
     by_class: Flag | None = None
 

@@ -21,6 +21,7 @@ from kappaflow.data.raw import (
     RawTable,
     Reading,
     collect,
+    no_rows,
     quoted,
     without_missing,
 )
@@ -125,7 +126,7 @@ def read_table(
 def table_of(raw: RawTable, reading: Reading, weights: object = None) -> Table:
     """Returns the table of a source whose columns have been read, as `read_table` does."""
     if raw.row_count == 0:
-        raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
+        raise no_rows(raw.subject, reading.purpose)
     if isinstance(weights, str):
         reading = replace(reading, exclude=(*reading.exclude, weights))
         weights = find_column(raw, weights, "weights").numbers()

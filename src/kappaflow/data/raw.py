@@ -40,6 +40,7 @@ class Reading:
     labels: bool = False  # leaves out no text with few labels
     separator: str | None = None
     comment: str | None = None
+    purpose: str = "fit"  # a verb: what the rows are for, if there are none
 
     def __post_init__(self) -> None:
         if self.decimal not in {None, ".", ","}:
@@ -108,6 +109,11 @@ def _as_number(text: str) -> list[float]:
 
 
 READ_ALL = Reading()
+
+
+def no_rows(subject: str, purpose: str, what: str = "no rows") -> DataError:
+    """Returns the error for a source without rows."""
+    return DataError(f"{subject} has {what}: there is nothing to {purpose}.")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from kappaflow.data.limits import refuse_wide
 from kappaflow.data.naming import IntArray
-from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect, quoted
+from kappaflow.data.raw import READ_ALL, RawTable, Reading, collect, no_rows, quoted
 from kappaflow.data.text_numbers import TextColumn, cleaned, column_marks, kinds_to_read, of_kind
 from kappaflow.errors import DataError, FileError
 from kappaflow.options import option
@@ -181,6 +181,7 @@ class _Layout:
         reading: Reading,
     ) -> None:
         self.lines, self.subject, self.notes = lines, subject, ()
+        self.purpose = reading.purpose
         is_loose = suffix in LOOSE
         self._signs = (reading.comment,) if reading.comment else SIGNS * is_loose
         rows = start[:START].split("\n")
@@ -191,9 +192,10 @@ class _Layout:
         mark = "\t" if suffix == ".tsv" else separator_of(body, reading.decimal, loose=is_loose)
         self.separator = (reading.separator or mark).replace("\\t", "\t")
         self.comments = len(comments)
+        header = islice(lines(), self.comments, None)  # `start` may end in it
         if self.separator == BLANKS:
-            body = _single_blanks(body)
-        first = _fields(body, self.separator, subject)
+            header = map(_single_blanks, header)
+        first = _fields(header, self.separator, subject)
         names = None
         if self._signs and suffix != ECSV and any(_is_number(field) for field in first):
             names = self._header_in(comments, len(first))
@@ -216,7 +218,9 @@ class _Layout:
         signs = "|".join(map(re.escape, self._signs))
         text = re.sub(rf"^(?:{signs})+", "", last).strip()
         words = [word.strip(",;") for word in text.split()]
-        fields = words if self.separator == BLANKS else _fields(text, self.separator, self.subject)
+        fields = words
+        if self.separator != BLANKS:
+            fields = _fields([text], self.separator, self.subject)
         return next((names for names in (fields, words) if len(names) == width), None)
 
     def cells(self, source: Path | io.BytesIO, stored: Store) -> "pl.LazyFrame":
@@ -250,7 +254,7 @@ class _Layout:
         if short:
             self._refuse_ragged()
         if not rows:
-            raise DataError(f"{self.subject} has a header but no rows: there is nothing to fit.")
+            raise no_rows(self.subject, self.purpose, "a header but no rows")
         return cells
 
     def _refuse_ragged(self) -> None:
@@ -351,10 +355,10 @@ def _width(text: str, separator: str, lines: int = LINES_TRIED) -> int:
     return widths.pop() if len(widths) == 1 else 0
 
 
-def _fields(text: str, separator: str, subject: str) -> list[str]:
+def _fields(lines: Iterable[str], separator: str, subject: str) -> list[str]:
     """Returns the fields of the first line, without blanks around them."""
     try:
-        first = next(csv.reader(io.StringIO(text), delimiter=separator), [])
+        first = next(csv.reader(lines, delimiter=separator), [])
     except csv.Error as error:
         raise FileError(f"the header of {subject} cannot be read: {error}.") from None
     refuse_wide(len(first), subject)

@@ -277,7 +277,8 @@ class ConditionalFlowDensity(BaseFlowEstimator):
     def _to_score(self, X: ArrayLike) -> Table:
         """Returns finite features, if the estimator is fitted."""
         check_is_fitted(self)
-        table = self._table(X, Reading.of(columns=self._context_columns, missing=self.missing))
+        reading = Reading.of(columns=self._context_columns, missing=self.missing)
+        table = self._table(X, replace(reading, purpose="score"))
         require_finite(table, table.source)
         return table
 

@@ -96,7 +96,7 @@ class RowEstimator(BaseFlowEstimator):
         reading = Reading.of(
             columns=self._columns, context=self._context_columns, missing=self.missing
         )
-        table = self._table(X, reading)
+        table = self._table(X, replace(reading, purpose="score"))
         require_finite(table, table.source)
         return table
 

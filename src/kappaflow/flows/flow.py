@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,12 +27,15 @@ from kappaflow.flows.rows import (
     Data,
     check_device,
     checked_context,
+    describe_gaps,
     flatten_batch,
     frame_of,
 )
 from kappaflow.flows.standardization import Standardization
 from kappaflow.flows.torch_distribution import FlowDistribution, FlowTransform
 from kappaflow.registry import register
+
+Note = Callable[[Tensor, Tensor | None], str | None]
 
 
 @register("Flow")
@@ -110,7 +113,9 @@ class Flow(FlowParts):
         """Returns log p(x | context) in nats, in the units of x; exact without an augmentation.
 
         The value is -inf outside the domain of the columns and at its ends. If the first batch in
-        training mode is far from standardized, a `DataWarning` names the fix.
+        training mode is far from standardized, a `DataWarning` names the fix. Elsewhere a
+        `DataWarning` counts the rows that hold NaN, whose value is NaN, or a number that is
+        infinite in the flow's dtype.
 
         With an augmentation the value is random: it is log p(x, e) - log q(e | x) for a sample e,
         and its mean is a lower bound on log p(x). Several samples give the importance-weighted
@@ -120,9 +125,9 @@ class Flow(FlowParts):
         log p(x, e), which is not a likelihood of x.
 
         Args:
-            x: Points, (*batch, *event): a tensor or an array of any number type, which is
-                converted to the flow's dtype, or a data frame or `Table`. Columns are selected by
-                name if the flow was fitted to named ones.
+            x: Points, (*batch, *event): a tensor or an array of any number type but bool, which
+                is converted to the flow's dtype, or a data frame or `Table`. Columns are selected
+                by name if the flow was fitted to named ones.
             context: Context, (*batch, C), for a conditional flow, of the same kinds. The leading
                 shapes of x and context broadcast. A frame x with the columns of the context needs
                 no other.
@@ -134,8 +139,8 @@ class Flow(FlowParts):
             The log-density in nats, (*batch,), in float32 or wider.
 
         Raises:
-            ArgumentError: A shape, device or column does not fit, the context is missing or
-                unexpected, or `samples` must be 1 for this flow.
+            ArgumentError: A shape, device or column does not fit, x or the context holds bools,
+                the context is missing or unexpected, or `samples` must be 1 for this flow.
 
         Source:
             Importance weighting: Burda, Grosse, Salakhutdinov 2016.
@@ -149,8 +154,10 @@ class Flow(FlowParts):
                 self.augment, self.augmented_log_prob, x, context, samples, generator
             )
             log_prob = torch.cat([*weights]).logsumexp(0) - math.log(samples)
-        if self.unchecked and self.training and log_prob.requires_grad:
-            self._warn_once(x, context)
+        if not (self.training and log_prob.requires_grad):
+            self._warn(describe_gaps, x, context)
+        elif self.unchecked:
+            self._warn(self._forgotten, x, context)
         return log_prob.reshape(batch_shape)
 
     def joint_log_prob(self, x: Tensor, e: Tensor, context: Tensor | None = None) -> Tensor:
@@ -352,11 +359,15 @@ class Flow(FlowParts):
         log_prob = log_prob_of_base(self.base, z, context) - log_det
         return x.reshape(*batch_shape, *self.joint_shape), log_prob.reshape(batch_shape)
 
-    def _warn_once(self, x: Tensor, context: Tensor | None) -> None:
-        """Warns if the standardization was forgotten; skips traced code."""
+    def _warn(self, note: Note, x: Tensor, context: Tensor | None) -> None:
+        """Warns of the note on some rows, if there is one; skips traced code."""
         if torch.compiler.is_compiling() or is_transformed() or x.is_meta:
             return
-        self.unchecked = False
-        message = self.standardization.forgotten(x, context)
+        message = note(x, context)
         if message is not None:
             warnings.warn(message, DataWarning, stacklevel=3)
+
+    def _forgotten(self, x: Tensor, context: Tensor | None) -> str | None:
+        """Returns a note if the standardization was forgotten, and compares no other batch."""
+        self.unchecked = False
+        return self.standardization.forgotten(x, context)

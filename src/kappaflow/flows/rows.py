@@ -104,6 +104,25 @@ def checked_context(flow: FlowParts, context: Data) -> Tensor | None:
     return context
 
 
+def describe_gaps(x: Tensor, context: Tensor | None) -> str | None:
+    """Returns a note on the rows (B, *event) that are not finite; None if all are."""
+    parts = [x.flatten(1)] if context is None else [x.flatten(1), context]
+    if all(bool(part.isfinite().all()) for part in parts):
+        return None
+    missing = torch.stack([part.isnan().any(1) for part in parts]).any(0)
+    infinite = torch.stack([part.isinf().any(1) for part in parts]).any(0) & ~missing
+    dtype = str(x.dtype).removeprefix("torch.")
+    clauses = [
+        f"{int(rows.sum()):,} of {len(x):,} rows hold {what}"
+        for rows, what in (
+            (missing, "NaN, and their log_prob is NaN"),
+            (infinite, f"a number that is infinite in {dtype}, and their log_prob is NaN or -inf"),
+        )
+        if rows.any()
+    ]
+    return "; ".join(clauses)
+
+
 def check_device(name: str, value: Tensor, flow: FlowParts) -> None:
     """Raises ArgumentError for a tensor on another device than the flow."""
     if value.device != flow.device:
@@ -175,11 +194,11 @@ def read_rows(argument: str, source: Data, names: Sequence[str] = ()) -> "Table"
             f"'{argument}' should be a tensor, an array, a data frame or a path, got "
             f"{kind.__name__}."
         )
-    raw = read_source(source, Reading(every=True))
+    raw = read_source(source, Reading(every=True, purpose="score"))
     labels = [name for name in names if split_name(name, raw) is not None]
     numbers = [name for name, column in raw.columns.items() if column.is_number]
     columns = (*numbers, *labels) if labels else None
-    return table_of(raw, Reading(columns, every=True))
+    return table_of(raw, Reading(columns, every=True, purpose="score"))
 
 
 def _selected(argument: str, table: "Table", names: Sequence[str]) -> np.ndarray:
@@ -212,4 +231,8 @@ def _cast(argument: str, value: Tensor, flow: FlowParts) -> Tensor:
         return value
     if value.is_complex():
         raise ArgumentError(f"'{argument}' should hold real numbers, got {value.dtype}.")
+    if value.dtype == torch.bool:
+        raise ArgumentError(
+            f"'{argument}' should hold numbers, got {value.dtype}: call {argument}.float() first."
+        )
     return value.to(flow.dtype)

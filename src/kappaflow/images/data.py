@@ -1,5 +1,6 @@
 """`ImageConfig` and `ImageData`: which images a run uses, these images, and flows for them."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from kappaflow._checks import one_of
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.flows import Flow
 from kappaflow.flows.recipe import from_options
 from kappaflow.images.content import image_content
@@ -47,7 +48,7 @@ class ImageConfig(DataConfig):
 
     Attributes:
         data: A folder, a file or the name of a set, as for `kappaflow.load_images`, which also
-            describes `size`, `gray` and `crop`.
+            describes `size`, `gray`, `crop` and `skip_unreadable`.
         flip: Mirror training images at random.
         by_class: Fit a density given the class of the image.
         split_seed: Decides which images train (80 %), validate (10 %) and test (10 %).
@@ -60,13 +61,20 @@ class ImageConfig(DataConfig):
     size: int | tuple[int, int] | None = None
     gray: bool | None = None
     crop: bool = True
+    skip_unreadable: bool = False
     flip: bool = False
     by_class: bool = False
     split_seed: int = 0
 
     def load(self) -> "ImageData":
         """Returns the images, split; copies of one image are all in one part."""
-        images = load_images(self.data, size=self.size, gray=self.gray, crop=self.crop)
+        images = load_images(
+            self.data,
+            size=self.size,
+            gray=self.gray,
+            crop=self.crop,
+            skip_unreadable=self.skip_unreadable,
+        )
         if self.by_class and len(images.classes) < 2:
             raise ArgumentError(
                 f"'by_class' should be left out: {images.source} has no two classes. Put the "
@@ -74,6 +82,8 @@ class ImageConfig(DataConfig):
             )
         train, validation, test = split_images(images, fractions=FRACTIONS, seed=self.split_seed)
         notes = ()
+        if images.unreadable:
+            notes += (skipped(images),)
         if images.left_out:
             notes += (f"left out of the folder: {count(images.left_out, 'other file')}",)
         unseen = _unseen(train)
@@ -106,7 +116,7 @@ class ImageData(RunData):
     @property
     def to_store(self) -> dict[str, Any]:
         """Entries of config.json that the configuration does not contain."""
-        return {"classes": list(self.classes)}
+        return {"classes": list(self.classes), "unreadable": self.train.unreadable}
 
     def build_flow(self, model: ModelConfig, seed: int) -> Flow:
         """Returns a new flow for the images."""
@@ -223,10 +233,25 @@ def with_classes(images: Images, classes: tuple[str, ...]) -> Images:
     return replace(images, labels=renamed[images.labels], classes=classes)
 
 
-def images_for(flow: Flow, data: str, *, crop: bool, classes: tuple[str, ...]) -> Images:
+def skipped(images: Images) -> str:
+    """Returns a note on the images that cannot be read."""
+    return f"left out of the folder: {count(images.unreadable, 'image')} that cannot be read"
+
+
+def images_for(
+    flow: Flow, data: str, *, crop: bool, skip_unreadable: bool, classes: tuple[str, ...]
+) -> Images:
     """Returns images in the form that a flow takes, with the classes that it reads."""
     channels, height, width = flow.event_shape
-    images = load_images(data, size=(height, width), gray=channels == 1, crop=crop)
+    images = load_images(
+        data,
+        size=(height, width),
+        gray=channels == 1,
+        crop=crop,
+        skip_unreadable=skip_unreadable,
+    )
+    if images.unreadable:
+        warnings.warn(skipped(images), DataWarning, stacklevel=3)
     values = values_of(flow)
     if images.values > values:
         raise ArgumentError(

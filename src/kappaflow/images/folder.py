@@ -5,16 +5,18 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 
 from kappaflow.data.limits import refuse_large
-from kappaflow.data.naming import IntArray
+from kappaflow.data.naming import SHOWN_ROWS, IntArray
+from kappaflow.data.raw import quoted
 from kappaflow.errors import DataError, FileError
 from kappaflow.images.decode import (
     Form,
@@ -28,8 +30,10 @@ from kappaflow.images.decode import (
     shown,
 )
 from kappaflow.images.images import Images
+from kappaflow.options import COMMAND, PYTHON, option
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+T = TypeVar("T")
 _NUMBER = re.compile("([0-9]+)")
 
 
@@ -98,30 +102,81 @@ def _can_be_read(entry: os.DirEntry[str]) -> bool:
 
 
 def load_folder(
-    folder: Path, request: FormRequest, source: str, suffixes: tuple[str, ...] = SUFFIXES
+    folder: Path,
+    request: FormRequest,
+    source: str,
+    suffixes: tuple[str, ...] = SUFFIXES,
+    *,
+    skip_unreadable: bool = False,
 ) -> Images:
     """Returns the images below a folder; raises an error if they are no set."""
     names, others = find_images(folder, suffixes)
     if not names:
         raise FileError(_nothing_in(folder, others))
     require_pillow(f"reading {shown(folder)}")
-    paths = [folder / name for name in names]
+    errors: dict[str, FileError] = {}
     with _threads() as pool:
-        form = _form(paths, list(pool.map(read_header, paths)), request)
-        refuse_large(len(paths) * math.prod(form.shape), f"the pixels of {shown(folder)}")
-        pixels = np.empty((len(paths), *form.shape), np.uint8)
-        for position, image in enumerate(pool.map(partial(decode_file, form=form), paths)):
-            pixels[position] = image
-    labels, classes = _labels(names)
+
+        def results(read: Callable[[Path], T]) -> Iterator[tuple[str, T]]:
+            """Yields the names and results of files that can be read, and keeps other errors."""
+            left = [name for name in names if name not in errors]
+            paths = (folder / name for name in left)
+            for name, result in zip(left, pool.map(_tried(read), paths), strict=True):
+                if isinstance(result, FileError):
+                    errors[name] = result
+                else:
+                    yield name, result
+
+        headers = dict(results(read_header))
+        if not headers:
+            raise _unreadable(errors, len(names))
+        form = _form(folder, headers, request)
+        refuse_large(len(headers) * math.prod(form.shape), f"the pixels of {shown(folder)}")
+        pixels, kept = np.empty((len(headers), *form.shape), np.uint8), []
+        for name, image in results(partial(decode_file, form=form)):
+            pixels[len(kept)] = image
+            kept.append(name)
+    if errors and (not skip_unreadable or len(errors) == len(names)):
+        raise _unreadable(errors, len(names))
+    labels, classes = _labels(tuple(kept))
     return Images(
-        pixels=pixels,
-        index=np.arange(len(paths)),
+        pixels=pixels[: len(kept)],
+        index=np.arange(len(kept)),
         labels=labels,
         classes=classes,
         source=source,
-        names=names,
+        names=tuple(kept),
         left_out=len(others),
+        unreadable=len(errors),
     )
+
+
+def _tried(read: Callable[[Path], T]) -> Callable[[Path], T | FileError]:
+    """Returns a reader that returns its FileError."""
+
+    def tried(path: Path) -> T | FileError:
+        try:
+            return read(path)
+        except FileError as error:
+            return error
+
+    return tried
+
+
+def _unreadable(errors: dict[str, FileError], files: int) -> FileError:
+    """Returns the error that names the images that cannot be read, and says why for the first."""
+    names = sorted(errors, key=order)
+    text = str(errors[names[0]])
+    if len(names) > 1:
+        listed = quoted([readable(name) for name in names], SHOWN_ROWS)
+        text = f"{len(names):,} of {files:,} images cannot be read, {listed}; the first: {text}"
+    if len(names) == files:
+        return FileError(text)
+    if COMMAND.get() == PYTHON:
+        text = f"{text[:-1]}; load_images(..., skip_unreadable=True) leaves out such files."
+    elif COMMAND.get().split()[1:2] == ["fit"]:
+        text = f"{text[:-1]}; {option('skip_unreadable')} leaves out such files."
+    return FileError(text)
 
 
 @contextmanager
@@ -147,19 +202,20 @@ def _nothing_in(folder: Path, others: list[str]) -> str:
     )
 
 
-def _form(paths: list[Path], headers: list[Header], request: FormRequest) -> Form:
+def _form(folder: Path, headers: dict[str, Header], request: FormRequest) -> Form:
     """Returns the form for all files, by the header of each."""
-    first = headers[0]
-    sizes = [(header.height, header.width) for header in headers]
-    other = next((i for i, size in enumerate(sizes) if size != sizes[0]), None)
+    (name, first), *others = headers.items()
+    size = first.height, first.width
+    other = next((pair for pair in others if (pair[1].height, pair[1].width) != size), None)
     if request.size is None and other is not None:
-        second = headers[other]
+        second = other[1]
         raise DataError(
-            f"the images have different sizes, {shown(paths[0])} {first.height} x {first.width} "
-            f"and {shown(paths[other])} {second.height} x {second.width} pixels (height x width): "
-            "give the size to bring them to, as in size=32 or size=(48, 32)."
+            f"the images have different sizes, {shown(folder / name)} {first.height} x "
+            f"{first.width} and {shown(folder / other[0])} {second.height} x {second.width} "
+            "pixels (height x width): give the size to bring them to, as in size=32 or "
+            "size=(48, 32)."
         )
-    is_gray = all(header.is_gray for header in headers)
+    is_gray = all(header.is_gray for header in headers.values())
     return request.form(first.height, first.width, is_gray=is_gray)
 
 

@@ -35,6 +35,7 @@ class Images:
         values: The number of values that a pixel can have, the whole numbers 0 to `values` - 1.
         names: The file of each image of the source, below its folder; () for a set in memory.
         left_out: How many other files lie in the folder.
+        unreadable: How many images of the folder cannot be read, and were left out.
         flip: Whether training mirrors each image with probability 1/2 each time it is read.
 
     Example:
@@ -52,6 +53,7 @@ class Images:
     values: int = 256
     names: tuple[str, ...] = ()
     left_out: int = 0
+    unreadable: int = 0
     flip: bool = False
 
     def __post_init__(self) -> None:
@@ -73,6 +75,9 @@ class Images:
         parts = [f"{len(self)} of {' x '.join(map(str, self.shape))}", f"{self.values} values"]
         if self.labels is not None:
             parts.append(f"{len(self.classes)} classes")
+        if self.unreadable:
+            files = f"{self.unreadable} unreadable file{'s' * (self.unreadable > 1)}"
+            parts.append(f"{files} left out")
         if self.left_out:
             parts.append(f"{self.left_out} other file{'s' * (self.left_out > 1)} left out")
         return f"Images({', '.join(parts)}, from '{readable(self.source)}')"

@@ -72,6 +72,7 @@ def load_images(
     size: int | tuple[int, int] | None = None,
     gray: bool | None = None,
     crop: bool = True,
+    skip_unreadable: bool = False,
 ) -> Images:
     """Returns the images of a source, of one shape, in memory.
 
@@ -97,6 +98,8 @@ def load_images(
             all images are stored as gray, else three.
         crop: Whether images of another aspect ratio are cut to their central part before the
             resize; they are squeezed if False.
+        skip_unreadable: Leave out the image files of a folder that cannot be read, instead of an
+            error; `Images.unreadable` is their number.
 
     Returns:
         The images, with labels where the source has some.
@@ -113,8 +116,9 @@ def load_images(
     """
     if gray is not None and not isinstance(gray, bool):
         raise ArgumentError(f"'gray' should be True, False or None, got {gray!r}.")
-    if not isinstance(crop, bool):
-        raise ArgumentError(f"'crop' should be True or False, got {crop!r}.")
+    for name, value in (("crop", crop), ("skip_unreadable", skip_unreadable)):
+        if not isinstance(value, bool):
+            raise ArgumentError(f"'{name}' should be True or False, got {value!r}.")
     request = FormRequest(sides_of(size), gray, crop)
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
@@ -126,7 +130,7 @@ def load_images(
         return load_set(os.fspath(source), request)
     path = _path(source)
     if os.fspath(source) and os.path.isdir(path):  # an empty one would be here
-        return _load_below(path, request, os.fspath(source))
+        return _load_below(path, request, os.fspath(source), skip_unreadable=skip_unreadable)
     if not os.fspath(source) or not os.path.exists(path):
         raise FileError(
             f"{readable(no_such_file(path, _set_names()))}: give a folder of images, or the name "
@@ -171,13 +175,15 @@ def _path(source: str | os.PathLike[str]) -> Path:
     return Path(os.fsdecode(os.fspath(source))).expanduser()
 
 
-def _load_below(folder: Path, request: FormRequest, source: str) -> Images:
+def _load_below(
+    folder: Path, request: FormRequest, source: str, *, skip_unreadable: bool
+) -> Images:
     """Returns the images of a folder: batches, or else idx files, or else image files."""
     if batches := batch_files(folder):
         return load_batches(batches, request, source)
     if files := idx_files(folder):
         return load_idx(files, request, source)
-    return load_folder(folder, request, source)
+    return load_folder(folder, request, source, skip_unreadable=skip_unreadable)
 
 
 def _load_file(path: Path, request: FormRequest, source: str) -> Images:

@@ -37,6 +37,7 @@ from kappaflow.training import Batch
 class ImageRunConfig(RunConfig[ImageConfig]):
     """The entry `run` of config.json, for a run on images."""
 
+    unreadable: int = 0  # images of the folder that were left out
     classes: tuple[str, ...]  # that the flow reads, or all if `kappaflow.fit` wrote the folder
 
     def classes_of(self, flow: Flow) -> tuple[str, ...]:
@@ -64,8 +65,14 @@ class ImageRuns(RunKind):
 
     def read(self, run: ImageRunConfig, flow: Flow, source: str, **options: Any) -> Images:
         self.refuse(options)
-        crop = True if run.source is None else run.source.crop
-        return images_for(flow, source, crop=crop, classes=run.classes_of(flow))
+        given = run.source or ImageConfig(source)
+        return images_for(
+            flow,
+            source,
+            crop=given.crop,
+            skip_unreadable=given.skip_unreadable,
+            classes=run.classes_of(flow),
+        )
 
     def options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Returns the options of a command with a size of one number as this number."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from kappaflow.data.columns import find_column
 from kappaflow.data.naming import BoolArray, FloatArray
-from kappaflow.data.raw import Column, RawTable, identifiers, quoted, running
+from kappaflow.data.raw import Column, RawTable, identifiers, no_rows, quoted, running
 from kappaflow.data.rounding import point_masses
 from kappaflow.data.table import whole_columns
 from kappaflow.domains import Interval, interval
@@ -101,7 +101,7 @@ def detect_kinds(raw: RawTable, kinds: Mapping[str, str] | None = None) -> tuple
         x0: continuous, 0.5 to 2.5
     """
     if raw.row_count == 0:
-        raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
+        raise no_rows(raw.subject, "fit")
     named = {} if kinds is None else dict(kinds)
     for name in named:
         find_column(raw, name, "kinds")

@@ -12,7 +12,7 @@ from kappaflow.data.duplicates import groups_of, repeats_of
 from kappaflow.data.load import kept_rows
 from kappaflow.data.naming import FloatArray, IntArray
 from kappaflow.data.prepare import few_to_train_on, prepare_table
-from kappaflow.data.raw import RawTable, Reading
+from kappaflow.data.raw import RawTable, Reading, no_rows
 from kappaflow.data.table import weighted
 from kappaflow.domains import Interval
 from kappaflow.errors import DataError
@@ -65,7 +65,7 @@ def chosen_rows(
     `weights` has a number for each row of the source, or is the name of its column.
     """
     if raw.row_count == 0:
-        raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
+        raise no_rows(raw.subject, reading.purpose)
     roles = {"columns": reading.columns or (), "context": reading.context}
     roles["exclude"] = reading.exclude
     roles["weights"] = (weights,) if isinstance(weights, str) else ()

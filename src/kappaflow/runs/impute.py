@@ -8,11 +8,10 @@ import numpy as np
 
 from kappaflow._checks import natural_int
 from kappaflow.data import check_writable
-from kappaflow.data.load import read_source
 from kappaflow.data.write import table_writer
 from kappaflow.errors import ArgumentError
 from kappaflow.options import option
-from kappaflow.runs.mixed_data import AUTO, is_mixed, table_model
+from kappaflow.runs.mixed_data import AUTO, is_mixed, read_some, table_model
 from kappaflow.runs.stored import open_run
 
 
@@ -56,7 +55,7 @@ def impute_run(
             "'run' should be one with kinds of columns, which models missing values: fit the "
             f"table with {option('kinds', AUTO)}."
         )
-    raw = read_source(data, run.config.reading(**text))
+    raw = read_some(run.config, data, "complete", **text)
     completed = table_model(run).impute(raw, seed=seed)
     with table_writer(out) as writer:
         writer.append(completed.frame)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch
 from kappaflow.data.columns import find_column
 from kappaflow.data.load import read_source
 from kappaflow.data.prepare import few_to_train_on
+from kappaflow.data.raw import RawTable, no_rows
 from kappaflow.data.write import TableWriter
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
@@ -24,6 +25,7 @@ from kappaflow.runs.ranges import Ranges, rows_outside
 from kappaflow.runs.table_data import FRACTIONS, TableConfig, TableData
 from kappaflow.runs.written import Chunked, Written
 from kappaflow.runs.written import Columns as Values
+from kappaflow.table_options import TextFormat
 from kappaflow.training import FitResult
 from kappaflow.training.measure import mean, standard_error
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
     from kappaflow.mixed.rows import IncompleteRows
     from kappaflow.runs.kinds import OpenRun
+    from kappaflow.runs.tables import TableRunConfig
 
 AUTO = "auto"
 LABEL_SAMPLES = 20_000  # which the labels of test rows are compared with
@@ -200,7 +203,7 @@ class MixedScores(Chunked):
         **text: Any,  # noqa: ANN401
     ) -> None:
         self._run, self._model = run, table_model(run)
-        self._raw = read_source(data, run.config.reading(**text))
+        self._raw = read_some(run.config, data, "score", **text)
         self._names: Values = {}
         if identifier is not None:
             texts = find_column(self._raw, identifier, "id").texts()
@@ -223,6 +226,16 @@ class MixedScores(Chunked):
         percentile = columns.pop("percentile")
         error = {"standard_error": scores.standard_error}
         return {**columns, **error, "percentile": percentile}
+
+
+def read_some(
+    run: "TableRunConfig", data: str, purpose: str, **text: Unpack[TextFormat]
+) -> RawTable:
+    """Returns other rows for a run, or raises an error if there are none."""
+    raw = read_source(data, run.reading(purpose, **text))
+    if raw.row_count == 0:
+        raise no_rows(raw.subject, purpose)
+    return raw
 
 
 def table_model(run: "OpenRun") -> TableModel:
@@ -257,7 +270,7 @@ class MixedSamples(Chunked):
         self._options: dict[str, Any] = {"context": None, "seed": seed}
         self.counted = 1
         if context is not None:
-            self._options["context"] = raw = read_source(context, run.config.reading(**text))
+            self._options["context"] = raw = read_some(run.config, context, "sample", **text)
             self.counted = raw.row_count
             columns = self._model.encoding.numbers_in(raw)
             self.outside = rows_outside(columns, run.calibration.ranges)

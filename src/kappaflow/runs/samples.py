@@ -56,7 +56,7 @@ class Samples(Chunked):
             what = needed if names else "be left out: the flow has none"
             raise ArgumentError(f"'context' should {what}.")
         if context is not None:
-            table = finite_table(context, names, [], self._run.reading(**text))
+            table = finite_table(context, names, [], self._run.reading("sample", **text))
             self.outside = rows_outside(by_column(table), run.calibration.ranges)
             self._context, self.counted = table.values, len(table)
         self.rows = n * self.counted

@@ -56,7 +56,7 @@ class Scores(Chunked):
                 f"'id' should name a column that the run does not use, got {identifier!r}."
             )
         return replace(
-            self.run.reading(**text),
+            self.run.reading("score", **text),
             columns=tuple(self.run.columns),
             context=tuple(self.run.context_columns),
             texts=() if identifier is None else (identifier,),

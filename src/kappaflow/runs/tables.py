@@ -39,14 +39,14 @@ class TableRunConfig(RunConfig[TableConfig]):
     context_columns: list[str]
     grids: dict[str, Grid] = {}  # the values of rounded columns that noise was added to
 
-    def reading(self, **text: Unpack[TextFormat]) -> Reading:
+    def reading(self, purpose: str, **text: Unpack[TextFormat]) -> Reading:
         """Returns how other data for the run is read; `text` replaces how its text is written."""
         source = self.source
         if source is None:
-            return Reading(**text)
+            return Reading(purpose=purpose, **text)
         names = get_type_hints(TextFormat)
         text = TextFormat(**{name: text.get(name) or getattr(source, name) for name in names})
-        return Reading(missing=tuple(source.missing), **text)
+        return Reading(missing=tuple(source.missing), purpose=purpose, **text)
 
     def read_again(self, source: TableConfig) -> TableData:
         return source.load() if source.kinds is None else mixed_data(source)
@@ -75,7 +75,9 @@ class TableRuns(RunKind):
                 "'data' should be left out for a run with kinds of columns, which is examined at "
                 "its own test rows."
             )
-        table = finite_table(source, run.columns, run.context_columns, run.reading(**text))
+        table = finite_table(
+            source, run.columns, run.context_columns, run.reading("diagnose", **text)
+        )
         return noisy(table, run.grids, domains_in(flow, table))
 
     def split_data(self, flow: Flow, train: Table, validation: Table, test: Table) -> TableData:

@@ -1,6 +1,7 @@
-"""Progress on a terminal or in a notebook: a bar, the loss and the remaining time."""
+"""Progress: a bar on a terminal or in a notebook, lines where a command writes to a file."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
@@ -8,11 +9,13 @@ from typing import Protocol
 from kappaflow import registry
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
+from kappaflow.options import COMMAND, PYTHON
 from kappaflow.summary import Facts, sparkline
 from kappaflow.training.objective import Figures
 
 HELD_OUT = "validation_nll_standardized"
 PARTS = 1000  # resolution of a progress bar
+LINES_EVERY_S = 10.0
 FORMAT = "{desc} {bar:10}{postfix}, {remaining} left"
 
 
@@ -27,9 +30,15 @@ class Bar(Protocol):
 def bar_shown(
     title: str, text: str = "", *, done: float = 0.0, visible: bool | None = None
 ) -> Iterator[Bar]:
-    """Yields a function that moves a bar, shown by default on a terminal and in a notebook."""
+    """Yields a function that moves a bar, shown by default on a terminal and in a notebook.
+
+    A command that writes elsewhere prints a line every ten seconds by default.
+    """
     if visible is None:
         visible = sys.stderr.isatty() or "ipykernel" in sys.modules
+        if not visible and COMMAND.get() != PYTHON:
+            yield _lines(title)
+            return
     if not visible:
         yield lambda done, text, title=None: None
         return
@@ -49,6 +58,20 @@ def bar_shown(
                 bar.refresh()
 
         yield show
+
+
+def _lines(title: str) -> Bar:
+    """Returns a function that prints a line if the last one is old enough."""
+    last, named = time.monotonic(), title
+
+    def show(done: float, text: str, title: str | None = None) -> None:
+        nonlocal last, named
+        named = title or named
+        if time.monotonic() - last >= LINES_EVERY_S:
+            last = time.monotonic()
+            print(f"{named}, {text}, {done * 100:.0f} % done", file=sys.stderr, flush=True)
+
+    return show
 
 
 @contextmanager

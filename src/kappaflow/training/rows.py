@@ -41,7 +41,7 @@ def as_table(
 def refuse_reading(reading: Reading, kind: str, but: Sequence[str] = ()) -> None:
     """Raises ArgumentError for an option of reading that does not apply to a kind of data."""
     for field in dataclasses.fields(reading):
-        if field.name not in but and getattr(reading, field.name):
+        if field.name not in but and getattr(reading, field.name) != field.default:
             raise ArgumentError(
                 f"'{field.name}' should be left out for {kind}: it is for a path, a name, a data "
                 "frame or an array."
