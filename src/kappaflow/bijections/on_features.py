@@ -28,6 +28,7 @@ class OnFeatures(Bijection):
 
     Example:
         >>> import kappaflow as kf
+        >>> import torch
         >>> swap = OnFeatures(3, [0, 2], kf.bijections.Permutation([1, 0]))
         >>> swap(torch.tensor([[1.0, 2.0, 3.0]]))[0]
         tensor([[3., 2., 1.]])

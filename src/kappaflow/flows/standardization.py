@@ -139,13 +139,12 @@ class Standardization(Chain):
             flow.augment.fit(x, weights)
         points = _augmented(flow, x)
         for part in _first_parts(flow):
-            layer, changed = _fitted(part), [*range(points.shape[1])]
-            if isinstance(part, OnFeatures):
-                changed = part.changed
+            layer = _fitted(part)
+            own = part.own(points) if isinstance(part, OnFeatures) else points
             if not layer.fitted and isinstance(layer, Whiten):
-                _fit_whiten(flow, layer, changed, points, weights, x)
+                _fit_whiten(flow, part, own, weights, x)
             elif not layer.fitted:
-                layer.fit(points[:, changed], weights)
+                layer.fit(own, weights)
             points = part(points)[0]
         context_layer = context_standardization(flow)
         if context_layer is not None and context is not None and not context_layer.fitted:
@@ -190,22 +189,18 @@ class Standardization(Chain):
 
 
 def _fit_whiten(
-    flow: FlowParts,
-    layer: Whiten,
-    changed: Sequence[int],
-    points: Tensor,
-    weights: Tensor | None,
-    x: Tensor,
+    flow: FlowParts, part: Bijection, own: Tensor, weights: Tensor | None, x: Tensor
 ) -> None:
-    """Fits a layer to features of points; an error for want of a covariance names columns of x."""
+    """Fits a layer to its features; an error for want of a covariance names columns of x."""
     names = list(flow.columns or (f"x{i}" for i in range(x[0].numel())))
-    every = [*names, *(f"padding {i}" for i in range(points.shape[1]))]
+    every = [*names, *(f"padding {i}" for i in range(own.shape[1]))]
+    changed = part.changed if isinstance(part, OnFeatures) else range(own.shape[1])
     try:
-        layer.fit(points[:, changed], weights, [every[i] for i in changed])
+        _fitted(part).fit(own, weights, [every[i] for i in changed])
     except DataError:
         from kappaflow.data.problems import refusal_of  # it loads polars, which tensors do without
 
-        text = refusal_of(x.double().cpu().numpy(), names) if len(x) > points.shape[1] else None
+        text = refusal_of(x.double().cpu().numpy(), names) if len(x) > own.shape[1] else None
         if text is None:
             raise
         raise DataError(f"the {len(x):,} training rows cannot be whitened: {text}.") from None
