@@ -331,11 +331,12 @@ class TrainingOptions:
         default=None,
     )
     max_time_s: Positive | None = described(
-        "Time limit in seconds, by the clock, of model search and training together, resumed time "
-        "included. The learning rate falls to zero at whichever limit comes first. With kinds of "
-        "columns the labels are trained before that, in at most about 4,000 steps. kappaflow fit "
-        "also reads the data before and writes a report after it, in about five seconds for most "
-        "tables, and more on a busy machine.",
+        "Time limit in seconds, by the clock, of model search and training together. It counts "
+        "the epochs before a resume, and not reading and preparing the data, an epoch that an "
+        "interruption cut off, the training of labels (with kinds of columns, in at most about "
+        "4,000 steps), or the measurements and the report after the training, which take about "
+        "five seconds for most tables and more for a million rows. The learning rate falls to "
+        "zero at whichever limit comes first.",
         default=None,
     )
     batch_size: Count | None = described(
