@@ -69,6 +69,20 @@ def test_a_fit_adds_noise_to_counts_and_its_samples_are_counts(run, path, tmp_pa
     assert kept["likelihood"] == "exact" and "whole numbers" in kept["verdict"]
 
 
+def test_a_column_of_weights_is_not_questioned(run, tmp_path):
+    """It is not modeled, as in a fit with this option; without the option it is a question."""
+    path = tmp_path / "t.csv"
+    rows = np.random.default_rng(0).normal(size=(300, 3)) ** [1, 1, 2]
+    np.savetxt(path, rows, header="a,b,weight", comments="", delimiter=",")
+    question = "named like a weight of rows, and is modeled like the others"
+    assert question in run("data", path).out
+    done = run("data", path, "--weights", "weight", "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert {c["name"]: c["role"] for c in result["columns"]}["weight"] == "left out"
+    assert question not in done.out and result["suggestions"] == {}
+
+
 def test_files_that_are_no_tables_are_refused(run, path):
     """In one sentence."""
     refused(run("data", "digits"), "'file' should be a table, digits holds images")

@@ -75,6 +75,20 @@ def test_a_density_that_falls_to_zero_has_no_edge(name):
     assert sum(each is not None for each in wrong) <= columns // 250
 
 
+@pytest.mark.parametrize("power", [1.0, 1.7])
+def test_a_threshold_is_the_edge_of_a_heavy_tail_and_0_is_not(power):
+    """Few rows do not tell where it is; more do, also if they are rounded."""
+
+    def tail(seed, rows):
+        return 10 * (1 + G(seed).pareto(power, rows))
+
+    for seed in range(20):
+        assert edge(tail(seed, 400)) is None
+        assert edge(tail(seed, 5000)) == "10,"
+        assert edge(tail(seed, 20_000).round(1)) in ("10,", None)
+    assert edge(tail(0, 20_000).round(1)) == "10,"
+
+
 def test_a_cluster_next_to_others_has_no_edge():
     """The outermost rows are its tail, though they are denser than those further in."""
     for seed in range(50):

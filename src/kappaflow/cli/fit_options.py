@@ -200,14 +200,15 @@ LoadTable = options_class(
     "LoadTable",
     [
         flags(
-            TableOptions, dict.fromkeys(READ, COMMON) | dict.fromkeys((*WRITTEN, "missing"), DATA)
+            TableOptions,
+            dict.fromkeys(READ, COMMON) | dict.fromkeys((*WRITTEN, "missing", "weights"), DATA),
         )
     ],
 )
 ReadText = options_class("ReadText", [flags(TableOptions, dict.fromkeys(WRITTEN, TEXT))])
 ReadTable = options_class(
     "ReadTable",
-    [flags(TableOptions, {"repair": COMMON, "bounds": COMMON, "weights": DATA})],
+    [flags(TableOptions, {"repair": COMMON, "bounds": COMMON})],
     LoadTable,
 )
 FIT = ("against", "duplicates", "jitter", "on_disk")

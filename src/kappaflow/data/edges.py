@@ -25,6 +25,7 @@ STEPS = 10  # of rounding that a window spans at least
 CIRCLES = ((0.0, 360.0), (-180.0, 180.0), (0.0, 24.0), (0.0, math.tau), (-math.pi, math.pi))
 LOG_ROWS = 100  # fewest rows to compare a column with its logarithms
 SKEWED = 0.25  # nats by which a normal distribution fits the logarithms better
+AWAY = 2.0  # largest factor from the least value to the 5 % quantile of a column that ends there
 NEAR_ZERO = 0.2  # largest 5 % quantile of a column that piles up, in standard deviations
 
 
@@ -127,6 +128,10 @@ def _end(column: FloatArray, noise: float) -> _End | None:
     values = np.sort(np.partition(column, size)[:size])
     least, repeats = float(values[0]), int((values == values[0]).sum())
     step = resolution(column) if len(np.unique(values)) < size else None
+    if step is not None:  # as many values as it takes to tell, up to a quarter of them
+        near = int((column <= least + 2 * STEPS * step).sum())
+        size = max(size, min(near, len(column) // 4))
+        values = np.sort(np.partition(column, size)[:size])
     values = np.unique(values) if step is None else _spread(values, step)
     end = _End(values, least, step or 0.0, noise)
     if not end.can_tell or np.diff(values).max() * len(values) > APART * np.ptp(values):
@@ -162,4 +167,5 @@ def _piles_up(column: FloatArray) -> bool:
     if not (deviation > 0 and logs.std() > 0):
         return False
     gain = math.log(deviation) - math.log(logs.std()) - logs.mean()
-    return bool(gain > SKEWED and np.quantile(scaled, 0.05) < NEAR_ZERO * deviation)
+    low = np.quantile(scaled, 0.05)
+    return bool(gain > SKEWED and AWAY * scaled.min() < low < NEAR_ZERO * deviation)

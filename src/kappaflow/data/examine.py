@@ -208,7 +208,7 @@ class Examination(Summary, Sequence[Problem]):
         }
 
 
-def examine(data: object, **reading: Any) -> Examination:
+def examine(data: object, *, weights: object = None, **reading: Any) -> Examination:
     """Returns the problems of a table, what its columns hold, and options that help.
 
     Missing or infinite values, constant or linearly dependent columns (copies among them), fewer
@@ -219,6 +219,7 @@ def examine(data: object, **reading: Any) -> Examination:
 
     Args:
         data: A `Table`, or any source that `load_table` takes; it is not changed.
+        weights: Weights of the rows, or the name of their column, which is not modeled.
         **reading: The other arguments of `load_table`, such as `context`; none for a `Table`.
 
     Returns:
@@ -243,12 +244,12 @@ def examine(data: object, **reading: Any) -> Examination:
         ('constant', {'exclude': ['x1'], 'repair': 'drop'})
     """
     if isinstance(data, Table):
-        for name in reading:
+        for name in (*reading, *(() if weights is None else ("weights",))):
             raise ArgumentError(f"'{name}' should be left out for a Table: give it to load_table.")
         return examine_table(data)
     request = Reading.of(**reading)
     raw = read_source(data, request)
-    table = table_of(raw, request)
+    table = table_of(raw, request, weights)
     return examine_table(table, left_out=describe_left_out(raw, table))
 
 
