@@ -361,8 +361,9 @@ MATCH = (
     "separate them."
 )
 LIMITS = (
-    " With # held-out rows, a line with less than # % of the rows or a smooth deviation of less "
-    "than # nats would not show. Not checked: overfitting, because the training rows are not "
+    " With # held-out rows, these tests see a line with # % of the rows, or a smooth deviation of "
+    "one column by # nats. This is not a bound on the divergence: how several columns depend on "
+    "each other can be off by more. Not checked: overfitting, because the training rows are not "
     "known."
 )
 

@@ -97,13 +97,14 @@ class Goodness:
 
     @property
     def resolution(self) -> str:
-        """The smallest deviations that would have been seen, as a sentence."""
+        """The smallest deviations that would have been seen, and what they do not bound."""
         result = self.two_sample
         smallest = 100 * result.smallest_share, result.smallest_nats
         share, nats = (float(f"{value:.2g}") for value in smallest)
         return (
-            f"With {result.rows:,} held-out rows, a line with less than {share:g} % of the rows "
-            f"or a smooth deviation of less than {nats:g} nats would not show."
+            f"With {result.rows:,} held-out rows, these tests see a line with {share:g} % of the "
+            f"rows, or a smooth deviation of one column by {nats:g} nats. This is not a bound on "
+            "the divergence: how several columns depend on each other can be off by more."
         )
 
 

@@ -65,7 +65,8 @@ class TwoSample(PlottedSummary):
             the training rows are not known.
         gap_standard_error: Its standard error.
         smallest_share: Share of the rows in a narrow line that would just have been seen.
-        smallest_nats: Divergence in nats that would just have been seen if it is smooth.
+        smallest_nats: Divergence in nats of a smooth deviation of one column that would just have
+            been seen; not a bound on the divergence of the flow.
         not_checked: What was not compared, one phrase each.
         corner: The columns of the worst deviations, two at a time; not in `to_dict`.
     """
