@@ -55,3 +55,15 @@ def kept(x, seed):
 def table(x, weights, context=()):
     """Returns rows with weights as a table; some of the columns may be its context."""
     return weighted(kf.load_table(x.numpy(), context=context), weights)
+
+
+def line(width, share=0.1, columns=1):
+    """Returns a flow of a broad normal at 60, and a share in a line of some width at 50."""
+    base = kf.flows.NormalMixture(columns, components=2)
+    with torch.no_grad():
+        base.logits.copy_(torch.tensor([1 - share, share]).log())
+        base.means.zero_()
+        base.means[:, 0] = torch.tensor([60.0, 50.0])
+        base.factors.zero_()
+        base.factors[:, 0, 0] = -torch.tensor([20.0, width]).log()
+    return kf.Flow(base, Map(0.0, 1.0))

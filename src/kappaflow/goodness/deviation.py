@@ -34,6 +34,8 @@ class Deviation:
         sentence: The deviation as a sentence.
         place: Where it is, as text.
         histogram: For "pit" and "coverage" the share of the rows in 16 bins of their ranks.
+        peak: Whether a peak, whose middle is the region, is "wider" or "narrower" in the samples;
+            empty if the region is not a peak.
         level: "good" if chance explains the deviation or it is negligible, else "care" or "bad".
     """
 
@@ -48,6 +50,7 @@ class Deviation:
     sentence: str = ""
     place: str = ""
     histogram: tuple[float, ...] = ()
+    peak: Literal["", "wider", "narrower"] = ""
     level: Level = "good"
 
     def among(self, tests: int) -> "Deviation":

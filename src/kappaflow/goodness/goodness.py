@@ -52,7 +52,7 @@ class Goodness:
         if self.level == "care":
             return "Use this flow with care."
         first, *_ = self.shown
-        if first.test == "pit":
+        if first.test == "pit" or first.peak:
             return f"Do not use this flow for {first.place}."
         is_small = max(first.share, first.expected) <= LOCAL
         if first.is_located and is_small and first.nats >= self.two_sample.nats / 3:

@@ -21,6 +21,7 @@ from kappaflow.goodness.inputs import LEAST_ROWS, Inputs, Rows, opened
 from kappaflow.goodness.marginals import Marginal, marginal_of
 from kappaflow.goodness.overfit import Gap, gap_of
 from kappaflow.goodness.pairs import MOST_PAIRS, number_of_pairs, pairs_of, scan_pair
+from kappaflow.goodness.peaks import with_peaks
 from kappaflow.goodness.pooled import (
     Pooled,
     encoded_by,
@@ -335,6 +336,7 @@ def _summary(
     of_overfitting = 0.0 if gap is None else max(0.0, gap.nats / 2)
     others = [entry.nats for entry in family.deviations if entry.test != "overfitting"]
     nats = max([0.0, result.nats, *others]) + of_overfitting
+    deviations = with_peaks(both, family.sorted())
     level = worst_level([entry.level for entry in family.deviations])
     if level == "good" and family.deviations and nats >= NATS_IN_ALL:
         level = "care"
@@ -342,7 +344,7 @@ def _summary(
         level=level,
         rows=both.pool.rows,
         samples=both.pool.samples,
-        deviations=family.sorted(),
+        deviations=deviations,
         marginals=marginals,
         auc=result.auc,
         auc_standard_error=result.standard_error,
@@ -352,7 +354,7 @@ def _summary(
         smallest_share=_smallest_share(both, family.groups),
         smallest_nats=_smallest_nats(both, family.groups),
         not_checked=not_checked,
-        corner=corner_of_deviations(both, family.sorted()),
+        corner=corner_of_deviations(both, deviations),
     )
 
 
