@@ -545,6 +545,11 @@ def reseeded(generator):
     torch.manual_seed(generator.initial_seed() if generator else 0)
 
 
+def overflowing(z, x, log_det):
+    """Returns infinite points of far latents."""
+    return torch.where(z.abs() > 7, math.inf, x), log_det
+
+
 class SampleWithGradient(FlowMutant):
     """sample carries gradients."""
 
@@ -606,6 +611,10 @@ FLOW_MUTANTS = {
     "shifted samples": (
         lambda: flow_mutant(changed=lambda flow, n, x, density: (x + 0.3, flow.log_prob(x + 0.3))),
         "samples should have mean 0 in the latent",
+    ),
+    "far latents without a point": (
+        lambda: kf.Flow(StandardNormal(2), mutant(inverse=overflowing, base=Identity)),
+        "latents within 8 standard deviations should decode to finite points",
     ),
     "shape of samples": (
         lambda: flow_mutant(changed=lambda flow, n, x, density: (x.mT, density)),

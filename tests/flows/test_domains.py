@@ -10,6 +10,7 @@ import kappaflow as kf
 from kappaflow.errors import DataWarning
 from kappaflow.flows import set_bounds
 from kappaflow.testing.contract import jittered
+from kappaflow.testing.flows import check_far_latents
 
 BOUNDS = ["circular", "positive", (0, 1), None]
 RECIPES = {"spline": kf.spline, "real_nvp": kf.real_nvp, "nice": kf.nice}
@@ -173,3 +174,30 @@ def test_angles_are_turned_in_front_of_each_spline_that_changes_them():
     assert [list(part.partition.changed) for part in turns] == [
         features for features in changed if features
     ]
+
+
+HEAVY = {  # a domain, and rows that reach far in it, from normal numbers g and shares u
+    "line, straight tails": (None, lambda g, u: g),
+    "line, tails of a power": (None, lambda g, u: u.pow(-2)),
+    "line, Cauchy": (None, lambda g, u: (math.pi * (u - 0.5)).tan()),
+    "positive, log-normal": ("positive", lambda g, u: (3 * g).exp()),
+    "positive, tail of a power": ("positive", lambda g, u: u.pow(-4) - 1),
+    "above 10": ("10,", lambda g, u: 10 * u.pow(-3)),
+    "below 5": (",5", lambda g, u: 5 - (2 * g).exp()),
+    "interval": ((0, 1), lambda g, u: u.pow(8)),
+    "circle": ("circular", lambda g, u: (6 * u).sin() * 3),
+}
+
+
+@pytest.mark.parametrize("start", ["identity", "whiten", "gaussianize", "whiten-gaussianize"])
+@pytest.mark.parametrize("recipe", [kf.spline, kf.real_nvp])
+def test_far_latents_have_finite_points_and_densities_on_any_domain(recipe, start):
+    """Within 8 standard deviations and in float32, whatever rows the layers are fitted to."""
+    columns = {name: HEAVY[name] for name in HEAVY if recipe is kf.spline or name != "circle"}
+    torch.manual_seed(0)
+    g, u = torch.randn(2000, len(columns)), torch.rand(2000, len(columns)).clamp_min(1e-4)
+    rows = torch.stack([make(g[:, i], u[:, i]) for i, (_, make) in enumerate(columns.values())], 1)
+    bounds = [bound for bound, _ in columns.values()]
+    flow = recipe(len(columns), depth=4, hidden=(8,), bounds=bounds, start=start)
+    flow.standardization.fit(rows)
+    check_far_latents(jittered(flow, seed=1).eval(), None)

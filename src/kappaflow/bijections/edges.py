@@ -24,6 +24,7 @@ from torch.special import log_ndtr, ndtri
 Floats = NDArray[np.float64]
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 BEND = 1 / 4.3**2  # log p of logistic y is that of normal z within 0.25 nats, up to 4.7 deviations
+LOW = -40.0  # below this y, v is proportional to exp(y) up to rounding
 LEAST_FAR = 1e-18  # stands for far = 0
 FAR = (0.0, 0.5, 1.0, 2.0)  # candidates of `far`
 POINTS = 500  # quantiles of the rows that a hazard is fitted to
@@ -80,8 +81,8 @@ def _stages(z: Tensor, curve: Curve) -> tuple[Tensor, Tensor, Tensor]:
     square = curve.bend * z.square()
     y = z * ((square + (square.square() + 4).sqrt()) / 2).sqrt()
     far = curve.far.clamp_min(LEAST_FAR)
-    w = torch.log1p(far * (_softplus(y) / curve.level)) / far
-    return y, w, _log_expm1(w)
+    w = torch.log1p(far * (_softplus(y.clamp_min(LOW)) / curve.level)) / far
+    return y, w, _log_expm1(w) + (y - LOW).clamp_max(0)
 
 
 def _sign_and_end(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,9 @@
 r"""`Gaussianize` makes each column approximately standard normal by a smooth monotone curve.
 
 The curve is a rational-quadratic spline with logarithmic tails, which `column_curve` fits. Knots
-are few where rows are smooth, and close to each other in lines, next to edges and around gaps.
+are few where rows are smooth, and close to each other in lines, next to edges and around gaps. Far
+beyond all rows, at e^40 scales, each tail goes on as a straight line, so that far latents have
+finite points.
 """
 
 import math
@@ -21,6 +23,7 @@ from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.inputs import StandardizeInputs, flag_text
 from kappaflow.registry import register
 
+LINE = 40.0  # logarithm from which on a tail is a straight line
 CHANGE_BOUND = 2.0  # of the logarithms by which training changes slopes
 
 
@@ -137,7 +140,8 @@ class Gaussianize(Bijection):
         for side, sign in ((0, -1.0), (-1, 1.0)):
             scale, straight = self._tail(side)
             slope, beyond = slopes[:, side], (sign * (z - scores[:, side])).clamp_min(0)
-            distance = torch.where(straight, beyond, scale * torch.expm1(beyond / scale)) / slope
+            unbent = scale * _expm1_then_line(beyond / scale)
+            distance = torch.where(straight, beyond, unbent) / slope
             x = torch.where(beyond > 0, self.knots[:, side] + sign * distance, x)
         return x.to(z.dtype), -self._mapped(x)[1].to(log_det_dtype(z.dtype)).sum(1)
 
@@ -160,10 +164,10 @@ class Gaussianize(Bijection):
         for side, sign in ((0, -1.0), (-1, 1.0)):
             (scale, straight), tail_slope = self._tail(side), slopes[:, side]
             beyond = (sign * (x - self.knots[:, side])).clamp_min(0) * tail_slope
-            bend = torch.where(straight, 0, torch.log1p(beyond / scale))
+            bend = torch.where(straight, 0, _log1p_then_line(beyond / scale))
             distance = torch.where(straight, beyond, scale * bend)
             z = torch.where(beyond > 0, scores[:, side] + sign * distance, z)
-            log_slope = torch.where(beyond > 0, tail_slope.log() - bend, log_slope)
+            log_slope = torch.where(beyond > 0, tail_slope.log() - bend.clamp_max(LINE), log_slope)
         return z, log_slope
 
     def _tail(self, side: int) -> tuple[Tensor, Tensor]:
@@ -197,6 +201,17 @@ class Gaussianize(Bijection):
 
     def extra_repr(self) -> str:
         return f"features={self.features}, bins={self.bins}, fitted={flag_text(self.fitted)}"
+
+
+def _expm1_then_line(t: Tensor) -> Tensor:
+    """Returns exp(t) - 1 for t >= 0, and beyond `LINE` the straight line that continues it."""
+    return torch.expm1(t.clamp_max(LINE)) + math.exp(LINE) * (t - LINE).clamp_min(0)
+
+
+def _log1p_then_line(u: Tensor) -> Tensor:
+    """Returns t of `_expm1_then_line`."""
+    end = math.expm1(LINE)
+    return torch.log1p(u.clamp_max(end)) + ((u - end) / math.exp(LINE)).clamp_min(0)
 
 
 @register("GaussianizeInputs")
