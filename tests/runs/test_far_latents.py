@@ -3,10 +3,10 @@
 import numpy as np
 import polars as pl
 import pytest
+from benchmarks.known_tables import TABLES
 from scipy import stats
 
 import kappaflow as kf
-from benchmarks.known_tables import TABLES
 from kappaflow.testing.flows import check_far_latents
 
 

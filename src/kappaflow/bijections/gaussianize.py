@@ -2,7 +2,7 @@ r"""`Gaussianize` makes each column approximately standard normal by a smooth mo
 
 The curve is a rational-quadratic spline with logarithmic tails, which `column_curve` fits. Knots
 are few where rows are smooth, and close to each other in lines, next to edges and around gaps. Far
-beyond all rows, at e^40 scales, each tail goes on as a straight line, so that far latents have
+beyond all rows, at e^40 scales, each tail is a straight line, so that far latents have
 finite points.
 """
 

@@ -31,8 +31,8 @@ def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
     Checks that log_prob is that of the base plus log_det, that samples come with their density,
     have latents that follow the base and the documented shapes, repeat with the generator's seed,
     and carry gradients in `rsample` only. Latents up to 8 standard deviations from 0 decode, in
-    float32, to finite points with a finite log_prob. A base other than the standard normal has to obey the
-    laws of `check_base`.
+    float32, to finite points with a finite log_prob. A base other than the standard normal has to
+    obey the laws of `check_base`.
 
     Args:
         flow: The flow. It is copied and stays unchanged.
