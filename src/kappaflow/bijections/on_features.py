@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from kappaflow._checks import feature_batch, positive_int
@@ -43,6 +44,8 @@ class OnFeatures(Bijection):
                 f"'changed' should list features from 0 to {features - 1}, each at most once, got "
                 f"{changed!r}."
             )
+        places = {feature: features + i for i, feature in enumerate(self.changed)}
+        self._places = [places.get(i, i) for i in range(features)]
         self.bijection = bijection
         self.context_features = bijection.context_features
         self.is_linear = bijection.is_linear
@@ -56,7 +59,7 @@ class OnFeatures(Bijection):
 
     def merged(self, x: Tensor, own: Tensor) -> Tensor:
         """Returns x with these features in place of its own."""
-        return x.index_copy(-1, index_on(x.device, self.changed), own)
+        return torch.cat([x, own], -1).index_select(-1, index_on(x.device, self._places))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         value, log_det = self.bijection(self.own(feature_batch("x", x, self.features)), context)

@@ -144,7 +144,7 @@ def spline_knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tenso
     sums = exponentials.cumsum(2)
     totals = sums[:, :, -1:]
     counted = torch.arange(1, bins, dtype=raw.dtype, device=raw.device)
-    least = counted.mul_(2 * shape.bound * shape.min_bin / bins).sub_(shape.bound)
+    least = counted * (2 * shape.bound * shape.min_bin / bins) - shape.bound
     least = least.view(-1, *(1,) * (raw.dim() - 2))
     inner = sums[:, :, :-1] * (2 * shape.bound * (1 - shape.min_bin) / totals) + least
     end = torch.full_like(totals, shape.bound)

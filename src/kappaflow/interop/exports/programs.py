@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
+from kappaflow.interop.exports.formulas import FORMULAS
 from kappaflow.interop.exports.functions import INPUTS, OUTPUTS, FlowFunction, RandomRows
 from kappaflow.options import ExportFormat
 
@@ -40,7 +41,7 @@ class Program:
         shapes = tuple({0: batch} for _ in examples)
         try:
             module = FlowFunction(flow, name)
-            with _RefuseLen():
+            with _Tracing(FORMULAS if kind == "onnx" else {}):
                 self._traced = torch.export.export(
                     module, examples, dynamic_shapes=shapes, strict=False
                 )
@@ -89,15 +90,8 @@ class Program:
         return lambda *inputs: outputs(program(*inputs))
 
     def _converted(self, dtype: torch.dtype) -> Any:
-        lacking: dict[Any, Callable[..., Tensor]] = {
-            torch.ops.aten.linalg_solve_triangular.default: _substituted,
-            torch.ops.aten.log1p.default: _log1p,
-            torch.ops.aten.expm1.default: _expm1,
-        }
         traced: Any = self._traced
         count = len(traced.graph_signature.user_inputs)
-        if any(operation in lacking for operation in _operations(traced)):
-            traced = traced.run_decompositions(lacking)
         exact = {torch.ops.aten.scalar_tensor.default: _scalar_tensor}
         decompose = traced.run_decompositions
         skipped: list[bool] = []
@@ -111,6 +105,7 @@ class Program:
                 traced,
                 dynamo=True,
                 verbose=False,
+                optimize=False,  # ONNX Runtime optimizes a program when it loads it
                 input_names=[INPUTS[self.name], "context"][:count],
                 output_names=list(OUTPUTS[self.name]),
                 custom_translation_table=exact if dtype == torch.float64 else None,
@@ -128,8 +123,12 @@ class Program:
         return program
 
 
-class _RefuseLen(TorchFunctionMode):
-    """Raises an error for `len(x)` if its result would fix the number of rows of the program."""
+class _Tracing(TorchFunctionMode):
+    """Calls formulas in place of functions, and refuses `len(x)` where it fixes the rows."""
+
+    def __init__(self, formulas: dict[Callable[..., Any], Callable[..., Any]]) -> None:
+        super().__init__()
+        self._formulas = formulas
 
     def __torch_function__(
         self,
@@ -142,7 +141,7 @@ class _RefuseLen(TorchFunctionMode):
             raise ArgumentError(
                 f"len(x) fixes the number of rows at {_calling_line()}. Use x.shape[0] instead."
             )
-        return func(*args, **(kwargs or {}))
+        return self._formulas.get(func, func)(*args, **(kwargs or {}))
 
 
 def _calling_line() -> str:
@@ -176,9 +175,10 @@ def _is_decomposed_by(table: dict[Any, Any], traced: Any) -> bool:
 def _simplify(graph: Any, kind: ExportFormat) -> None:
     """Removes operations that compute nothing: all later steps take time for each."""
     aten = torch.ops.aten
-    unneeded = {aten.to.dtype, aten.promote_types.default}  # torch 2.6 cannot load the second
+    conversions = {aten.to.dtype, aten.to.dtype_layout, aten.to.device}
+    unneeded = {*conversions, aten.promote_types.default}  # torch 2.6 cannot load the second
     if kind == "onnx":
-        unneeded.add(aten._assert_tensor_metadata.default)
+        unneeded |= {aten._assert_tensor_metadata.default, aten.detach_.default}
     for node in list(graph.nodes):
         node.meta.pop("stack_trace", None)  # it names files of this machine
         if node.target is aten.to.dtype and len(node.args) == 2:
@@ -189,6 +189,11 @@ def _simplify(graph: Any, kind: ExportFormat) -> None:
                 node.replace_all_uses_with(source)
                 if is_named:  # outputs are known by their names
                     node.name, source.name = source.name, node.name
+        if kind == "onnx" and node.users and node.target in conversions:
+            node.args, node.kwargs = node.args[:1], {"dtype": node.meta["val"].dtype}
+            node.target = aten._to_copy.default
+        if kind == "onnx" and node.target is aten.detach_.default:  # of a constant
+            node.replace_all_uses_with(node.args[0])
         if node.target in unneeded and not node.users:
             graph.erase_node(node)
 
@@ -208,7 +213,9 @@ def _load_onnx(file: Path) -> Call:
 
 def _session(source: Path | bytes) -> Any:
     runtime = importlib.import_module("onnxruntime")
-    return runtime.InferenceSession(source, providers=["CPUExecutionProvider"])
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3  # errors: it warns of each constant that it does not compute
+    return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def outputs(answer: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -223,46 +230,6 @@ def _scalar_tensor(
     onnx, onnxscript = map(importlib.import_module, ("onnx", "onnxscript"))
     number = onnx.helper.make_tensor("number", max(dtype, 1), [], [s])
     return onnxscript.opset18.Constant(value=number)
-
-
-def _log1p(x: Tensor) -> Tensor:
-    """Returns log(1 + x) accurately for small x, without log1p, which ONNX lacks (Kahan)."""
-    shifted = 1 + x
-    rounded = shifted - 1
-    safe = torch.where(rounded == 0, 1, rounded)
-    return torch.where(rounded == 0, x, shifted.log() * (x / safe))
-
-
-def _expm1(x: Tensor) -> Tensor:
-    """Returns exp(x) - 1 accurately for small x, without expm1, which ONNX lacks (Kahan)."""
-    exponential = x.exp()
-    rounded = exponential - 1
-    plain = (x.abs() > 0.5) | (rounded == 0)
-    safe = torch.where(plain, 1, exponential.log())
-    return torch.where(rounded == 0, x, torch.where(plain, rounded, rounded * (x / safe)))
-
-
-def _substituted(
-    a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
-) -> Tensor:
-    """Returns `torch.linalg.solve_triangular(a, b)` by operations that ONNX has."""
-    if not left:
-        return _substituted(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
-    count = a.shape[-1]
-    solved: Tensor | None = None
-    for i in reversed(range(count)) if upper else range(count):
-        row = b[..., i : i + 1, :]
-        if solved is not None:
-            row = (
-                row - a[..., i : i + 1, i + 1 :] @ solved
-                if upper
-                else (row - a[..., i : i + 1, :i] @ solved)
-            )
-        if not unitriangular:
-            row = row / a[..., i : i + 1, i : i + 1]
-        parts = [row] if solved is None else [row, solved] if upper else [solved, row]
-        solved = torch.cat(parts, -2)
-    return b if solved is None else solved
 
 
 def _reason(error: BaseException) -> str:
