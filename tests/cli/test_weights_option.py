@@ -62,3 +62,19 @@ def test_a_column_that_is_missing_is_named():
     """With the most similar one."""
     with pytest.raises(ArgumentError, match="'weights' names column 'W'.*did you mean 'w'"):
         kf.fit_auto(frame(), weights="W", **SHORT)
+
+
+def test_a_right_flow_of_weighted_rows_is_not_blamed(tmp_path, run):
+    """The latents of the rows alone are far from normal; those by weight are not."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(0.5, 2.0, size=(4000, 2))
+    weights = np.exp(((x - 0.5) ** 2 / 8 - x**2 / 2).sum(1))  # of a standard normal
+    path = tmp_path / "t.csv"
+    np.savetxt(path, np.c_[x, weights], header="a,b,w", comments="", delimiter=",")
+    options = ("--model", "real_nvp", "--depth", 1, "--max-epochs", 4, "--weights", "w")
+    done = run("fit", path, "--out", tmp_path / "run", *options)
+    assert done.status == 0, done.err
+    again = run("doctor", tmp_path / "run", "--json")
+    for text in ((tmp_path / "run" / "diagnosis.json").read_text(), again.out):
+        codes = {finding["code"] for finding in json.loads(text)["findings"]}
+        assert not codes & {"KF216", "KF403", "KF503"}, codes

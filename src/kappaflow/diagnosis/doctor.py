@@ -41,6 +41,7 @@ from kappaflow.foreign.wrapped import own_flow
 from kappaflow.goodness import Goodness
 from kappaflow.goodness.goodness import Match, matcher
 from kappaflow.goodness.inputs import LEAST_ROWS, one_sentence_errors, train_rows
+from kappaflow.goodness.scan import FloatArray
 
 NUMBERS = (  # the figures of the conditioning
     "condition_number_median",
@@ -149,9 +150,10 @@ def diagnose_rows(
     if x is not None:
         x, context = plain_tensors(named, source, context)
     pair, train_weights = train_rows(named, train)
+    weights = None if table is None else table.weights
     match = matcher(
         train=pair,
-        weights=None if table is None else table.weights,
+        weights=weights,
         train_weights=train_weights,
         columns=columns,
         context_columns=context_columns,
@@ -163,9 +165,17 @@ def diagnose_rows(
         context,
         thorough=thorough,
         progress=progress,
-        compare=partial(comparisons_of, train=pair, progress=progress, thorough=thorough),
+        compare=partial(
+            comparisons_of,
+            train=pair,
+            weights=weights,
+            train_weights=train_weights,
+            progress=progress,
+            thorough=thorough,
+        ),
         match=match if compares_samples else None,
         names=names,
+        weights=weights,
         **options,
     )
     if x is None:
@@ -186,13 +196,14 @@ def diagnose_flow(
     match: Match | None = None,
     names: Callable[[int], str] | None = None,
     rows: int | None = None,
+    weights: FloatArray | None = None,
 ) -> Diagnosis:
     """Returns the findings on a flow alone, without the checks on the rows as data.
 
     The arguments up to `progress` are those of `doctor`. `compare` compares the flow with
     references at the rows, and `match` its samples with the rows; None skips that. `names` returns
     the name of a row in a message from its index. `rows` is the number of rows that x was taken
-    from, if it is not all of them.
+    from, if it is not all of them. `weights`, (B,), are those of the rows.
 
     Raises:
         ArgumentError: As for `doctor`.
@@ -219,6 +230,7 @@ def diagnose_flow(
                 effort=THOROUGH if thorough else DEFAULT_EFFORT,
                 progress=progress,
                 describe=names,
+                weights=None if weights is None else torch.from_numpy(weights),
             )
             # Must be first: it checks the first calls of the flow.
             if m.attempt("parameters and state", lambda: state(m), None) is None:

@@ -15,7 +15,7 @@ from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO, MATRIX_FREE_ABOVE
 from kappaflow.diagnosis.isolation import isolated_copy, why_no_copy
-from kappaflow.diagnosis.tensors import lengths
+from kappaflow.diagnosis.tensors import lengths, shares_of
 from kappaflow.energies import LogDensity
 from kappaflow.errors import ArgumentError, one_line
 from kappaflow.flows import Flow
@@ -77,6 +77,7 @@ class Measurements:
     rows: Tensor | None = None
     contexts: Tensor | None = None  # of each row, (B, C)
     _: KW_ONLY
+    weights: Tensor | None = None  # of each row, (B,); equal by default
     make: Callable[[], object] | None = None  # builds an untrained flow of the same kind
     log_density: LogDensity | None = None  # the unnormalized density that the flow was fitted to
     modes: dict[str, bool] = field(default_factory=dict)  # of modules: whether they were training
@@ -177,6 +178,10 @@ class Measurements:
     def layers(self) -> tuple[Layer, ...]:
         """The layers of the flow after its standardization, at the contexts of the points."""
         return layers_of(self.flow.core, self.context)
+
+    def shares(self, rows: int) -> Tensor:
+        """Returns the shares of the first rows in means, (rows,), by their weights."""
+        return shares_of(None if self.weights is None else self.weights[:rows], rows)
 
     def first(self, rows: int) -> tuple[Tensor, Tensor | None]:
         """Returns the first points and their contexts."""

@@ -129,12 +129,14 @@ def comparisons_of(
     train: Rows | None = None,
     progress: ShowStep = quietly,
     *,
+    weights: FloatArray | None = None,
+    train_weights: FloatArray | None = None,
     thorough: bool = False,
 ) -> tuple[Comparison, ...]:
     """Compares a flow with references at rows of a table, 5,000 at most unless `thorough`.
 
     Without training rows, the references are fitted to one half of the rows and compared on the
-    other half, which puts them at a disadvantage.
+    other half, which puts them at a disadvantage. Rows and training rows may have weights.
 
     Returns:
         The comparisons. There are none for a flow without a likelihood, and none for fewer than
@@ -150,8 +152,12 @@ def comparisons_of(
     progress("a Gaussian and a Gaussian mixture")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
     half = len(x) // 2 if train is None else 0
-    train_rows, train_context = train or _rows(x, context, order[:half])
-    x, context = _rows(x, context, order[half:][: None if thorough else COMPARED_ROWS])
+    fitted, compared = order[:half], order[half:][: None if thorough else COMPARED_ROWS]
+    train_rows, train_context = train or _rows(x, context, fitted)
+    if weights is not None:
+        train_weights = weights[fitted.cpu().numpy()] if train is None else train_weights
+        weights = weights[compared.cpu().numpy()]
+    x, context = _rows(x, context, compared)
     generator = None if flow.augment is None else torch.Generator().manual_seed(0)
     (log_prob,) = in_chunks(lambda *at: (flow.log_prob(*at, generator=generator),), x, context)
     return compare(
@@ -161,7 +167,9 @@ def comparisons_of(
             to_array(x),
             None if train_context is None else to_array(train_context),
             None if context is None else to_array(context),
+            train_weights,
         ),
+        weights=weights,
         conditional=context is not None,
         fair=train is not None,
         log_det=standardization_log_det(flow),

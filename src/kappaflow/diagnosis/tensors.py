@@ -50,6 +50,37 @@ def lengths(points: Tensor) -> Tensor:
     return points.flatten(1).double().norm(dim=1).clamp_min(1)
 
 
+def shares_of(weights: Tensor | None, rows: int) -> Tensor:
+    """Returns the share of each row in a mean, (rows,), by its weight; equal without weights."""
+    if weights is None:
+        return torch.full((rows,), 1 / rows, dtype=torch.float64)
+    return weights.double() / weights.double().sum()
+
+
+def effective_rows(shares: Tensor) -> float:
+    """Returns the number of equal rows that would be as informative (Kish 1965)."""
+    return round(1 / shares.square().sum().item(), 6)
+
+
+def mean_of(values: Tensor, shares: Tensor) -> Tensor:
+    """Returns the mean of rows, or of each column, by the shares of the rows."""
+    return shares.to(values) @ values
+
+
+def spread_of(values: Tensor, shares: Tensor) -> Tensor:
+    """Returns the standard deviation of each column, by the shares of the rows."""
+    n = effective_rows(shares)
+    variance = mean_of((values - mean_of(values, shares)).square(), shares)
+    return (variance * n / (n - 1)).sqrt()
+
+
+def median_of(values: Tensor, shares: Tensor) -> float:
+    """Returns the median of numbers, (n,), by the shares of the rows."""
+    order = values.argsort()
+    reached = shares.to(values.device)[order].cumsum(0) > 0.5 - 1e-9
+    return values[order[int(reached.int().argmax())]].item()
+
+
 def largest(values: Tensor) -> float:
     """Returns the largest finite value; nan if there is none."""
     finite = values[torch.isfinite(values)]

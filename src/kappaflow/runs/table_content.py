@@ -75,6 +75,7 @@ def table_content(result: FitResult, data: "TableData", budget: float | None) ->
         test.context,
         names=lambda i: describe_values(data.test, i),
         match=table_matcher(flow, data.test, data.train),
+        weights=data.test.weights,
     )
     return Content(
         held_out=HeldOut(

@@ -105,7 +105,7 @@ class TableRuns(RunKind):
         """Returns the diagnosis at all rows of a table. Findings show the values of rows."""
         rows, match = data.batches(flow), table_matcher(flow, data, train)
         names = partial(describe_values, data)
-        return examine(rows.x, rows.context, names=names, match=match)
+        return examine(rows.x, rows.context, names=names, match=match, weights=data.weights)
 
     def data_findings(self, flow: Flow, data: Table) -> Iterable[Finding]:
         return data_findings(data, flow=flow)

@@ -16,7 +16,7 @@ from kappaflow.diagnosis.check import Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import log_dets
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.result import Columns
-from kappaflow.diagnosis.tensors import differ, largest, quantiles
+from kappaflow.diagnosis.tensors import differ, largest, quantiles, spread_of
 from kappaflow.finding import Evidence
 from kappaflow.flows.rows import describe_column
 
@@ -183,7 +183,13 @@ def _log_spread(m: Measurements) -> float:
     if m.rows is None or len(m.rows) < SPREAD_ROWS:
         return math.nan
     columns = m.flow.standardization(m.rows)[0].flatten(1).double()
-    return columns.std(dim=0).clamp_min(torch.finfo(torch.float64).tiny).log().mean().item()
+    return (
+        spread_of(columns, m.shares(len(columns)))
+        .clamp_min(torch.finfo(torch.float64).tiny)
+        .log()
+        .mean()
+        .item()
+    )
 
 
 @check(

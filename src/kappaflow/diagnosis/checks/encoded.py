@@ -13,13 +13,21 @@ from kappaflow.diagnosis.check import Symptom, check, measurement
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.samples import kolmogorov_smirnov
 from kappaflow.diagnosis.measurements import Measurements
-from kappaflow.diagnosis.tensors import in_chunks
+from kappaflow.diagnosis.tensors import (
+    effective_rows,
+    in_chunks,
+    mean_of,
+    median_of,
+    shares_of,
+    spread_of,
+)
 from kappaflow.finding import Evidence
 from kappaflow.flows.rows import describe_column
 
 LARGE_ROWS = 64  # rows above 500 dimensions
 BASE_SAMPLES = 4096  # rows and samples at most, without a context; with contexts, one for each row
 FAR = 30.0  # nats below the lowest density of all samples of the base, for a row to be far out
+WEIGHTLESS = 1e-3  # weight of a row, in units of the mean weight, below which it does not count
 SPREAD_ROWS = 32  # least number of rows for a standard deviation
 FEW = 0.05  # share of rows far out above which the flow was trained on other data
 TAIL_ROWS = 500  # least number of rows to examine a tail
@@ -47,11 +55,13 @@ class Encoded(NamedTuple):
     samples: Tensor
     samples_log_prob: Tensor
     below: Tensor  # nats by which each latent is less likely than any sample of the base
+    shares: Tensor  # of the rows in means
 
     @property
     def far(self) -> Tensor:
-        """The indices of the rows far out."""
-        return (self.below > FAR).nonzero().flatten()
+        """The indices of the rows far out whose weight counts."""
+        counts = self.shares * len(self.shares) > WEIGHTLESS
+        return ((self.below > FAR) & counts).nonzero().flatten()
 
 
 @measurement("encoded rows and samples of the base")
@@ -62,6 +72,8 @@ def encoded(m: Measurements) -> Encoded | None:
     flow, is_large = m.flow, m.rows[0].numel() > DENSE_UP_TO
     most = m.effort.limit(LARGE_ROWS if is_large else BASE_SAMPLES)
     rows = m.up_to(most, len(m.rows), "encoded rows and outliers: {} rows")
+    if m.weights is not None and not m.weights[:rows].any():
+        return None
     x, context = m.rows[:rows], None if m.contexts is None else m.contexts[:rows]
     z, log_det = in_chunks(flow.bijection, x, context)
     count = len(x) if context is not None else max(len(x), min(most, BASE_SAMPLES))
@@ -69,7 +81,7 @@ def encoded(m: Measurements) -> Encoded | None:
     of_rows, of_samples = (flow.base.log_prob(value, context).double() for value in (z, samples))
     least = of_samples.nan_to_num(torch.inf).min()  # infinite if none has a density
     below = (least - of_rows).nan_to_num(0, posinf=0)
-    return Encoded(x, z, log_det, of_rows, samples, of_samples, below)
+    return Encoded(x, z, log_det, of_rows, samples, of_samples, below, m.shares(rows).to(x.device))
 
 
 @check(
@@ -95,15 +107,16 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
         return
     z, samples = rows.z.flatten(1).double(), rows.samples.flatten(1).double()
     standardized = m.flow.standardization(rows.x)[0].flatten(1).double()
-    median, latent_spread = rows.below.median().item(), _spreads(z).max().item()
+    shares, median = rows.shares, median_of(rows.below, rows.shares)
+    latent_spread = _spreads(z, shares).max().item()
     evidence: Evidence = {
         "rows": len(z),
         "far": len(rows.far),
         "median_nats_below": median,
         "latent_spread": latent_spread,
     }
-    means, spreads = standardized.mean(0), _spreads(standardized)
-    column = None if _fits(z, samples) else _unstandardized_column(means, spreads)
+    means, spreads = mean_of(standardized, shares), _spreads(standardized, shares)
+    column = None if _fits(z, samples, shares) else _unstandardized_column(means, spreads)
     unfitted = [part for part in m.flow.standardization if not getattr(part, "fitted", True)]
     if column is not None and any(isinstance(part, (Domain, Standardize)) for part in unfitted):
         spread, name = spreads[column], describe_column(m.flow.columns, column)
@@ -151,12 +164,14 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
         x[17] = 40
     """
     rows = encoded(m)
-    if rows is None or not 0 < len(rows.far) <= FEW * len(rows.x) or len(rows.x) < TAIL_ROWS:
+    if rows is None or len(rows.x) < TAIL_ROWS or not 0 < rows.shares[rows.far].sum() <= FEW:
         return
     log_prob = rows.base_log_prob + rows.log_det.double()
     finite = torch.isfinite(log_prob)
-    mean = log_prob[finite].mean().item()
-    mean_without = log_prob[finite.index_fill(0, rows.far, False)].mean().item()
+    mean, mean_without = (
+        mean_of(log_prob[kept], shares_of(rows.shares[kept], len(log_prob))).item()
+        for kept in (finite, finite.index_fill(0, rows.far, False))
+    )
     # The least slope of a map that sends a sample of the base to the furthest row, and the
     # largest singular value of the map from latent to data at the points.
     standardized = m.flow.standardization(rows.x)[0].flatten(1).double()
@@ -187,18 +202,19 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
     )
 
 
-def _spreads(rows: Tensor) -> Tensor:
+def _spreads(rows: Tensor, shares: Tensor) -> Tensor:
     """Returns the standard deviation of each column; nan for few rows."""
-    return rows.std(0) if len(rows) >= SPREAD_ROWS else torch.full_like(rows[0], torch.nan)
+    is_known = effective_rows(shares) >= SPREAD_ROWS
+    return spread_of(rows, shares) if is_known else torch.full_like(rows[0], torch.nan)
 
 
-def _fits(z: Tensor, samples: Tensor) -> bool:
+def _fits(z: Tensor, samples: Tensor, shares: Tensor) -> bool:
     """Returns whether many latents have about the means and standard deviations of samples."""
-    if len(z) < SPREAD_ROWS:
+    if effective_rows(shares) < SPREAD_ROWS:
         return False
     spread = samples.std(0)
-    ratio = _spreads(z) / spread
-    near = (z.mean(0) - samples.mean(0)).abs() < OFF_LATENT * spread
+    ratio = _spreads(z, shares) / spread
+    near = (mean_of(z, shares) - samples.mean(0)).abs() < OFF_LATENT * spread
     return bool((near & (ratio > 1 / OFF_RATIO) & (ratio < OFF_RATIO)).all())
 
 
@@ -211,7 +227,7 @@ def _unstandardized_column(means: Tensor, spreads: Tensor) -> int | None:
 
 
 class LatentFit(NamedTuple):
-    """Encoded rows against samples of the base."""
+    """Encoded rows, by their weights, against samples of the base."""
 
     rows: int
     name: str  # of what has the largest significant Kolmogorov-Smirnov distance
@@ -222,9 +238,12 @@ class LatentFit(NamedTuple):
 
 @measurement("encoded rows")
 def latent_fit(m: Measurements) -> LatentFit | None:
-    """Compares encoded rows, 200 at least, with the base; None for fewer."""
+    """Compares encoded rows, 200 at least (or as informative), with the base; None for fewer."""
     rows = encoded(m)
-    if rows is None or len(rows.z) < LEAST_ROWS or not torch.isfinite(rows.z).all():
+    if rows is None or not torch.isfinite(rows.z).all():
+        return None
+    n = effective_rows(rows.shares)
+    if n < LEAST_ROWS:
         return None
     z, base = rows.z.flatten(1).cpu().double(), rows.samples.flatten(1).cpu().double()
     pairs = {"log_prob of the base": (rows.base_log_prob, rows.samples_log_prob)}
@@ -236,14 +255,16 @@ def latent_fit(m: Measurements) -> LatentFit | None:
         generator = torch.Generator().manual_seed(6)
         along = torch.randn(DIRECTIONS, count, generator=generator, dtype=torch.float64)
         pairs |= {f"direction {i}": (z @ axis, base @ axis) for i, axis in enumerate(along)}
-        off = (_correlations(z) - _correlations(base)).abs()
+        equal = shares_of(None, len(base))
+        off = (_correlations(z, rows.shares.cpu()) - _correlations(base, equal)).abs()
         related, pair = off.max().item(), divmod(int(off.argmax()), count)
-    tests = {name: kolmogorov_smirnov(*pair) for name, pair in pairs.items()}
+    shares = None if m.weights is None else rows.shares.cpu()
+    tests = {name: kolmogorov_smirnov(*pair, shares) for name, pair in pairs.items()}
     significant = {
         name: d for name, (d, chance) in tests.items() if len(pairs) * chance <= UNLIKELY
     }
     name, distance = max(significant.items(), key=lambda item: item[1], default=("", 0.0))
-    return LatentFit(len(z), name, distance, related if len(z) * related**2 > 50 else 0.0, pair)
+    return LatentFit(len(z), name, distance, related if n * related**2 > 50 else 0.0, pair)
 
 
 @check(
@@ -287,8 +308,8 @@ def encoded_rows_differ(m: Measurements) -> Iterator[Symptom]:
         )
 
 
-def _correlations(rows: Tensor) -> Tensor:
+def _correlations(rows: Tensor, shares: Tensor) -> Tensor:
     """Returns the correlations of the columns, (n, n), with zeros on the diagonal."""
-    centered = rows - rows.mean(0)
+    centered = (rows - mean_of(rows, shares)) * shares.sqrt()[:, None]
     scaled = centered / centered.norm(dim=0).clamp_min(1e-300)
     return (scaled.T @ scaled).fill_diagonal_(0)

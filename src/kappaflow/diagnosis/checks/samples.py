@@ -23,7 +23,7 @@ from kappaflow.diagnosis.checks.log_prob import (
 from kappaflow.diagnosis.measurements import Measurements
 from kappaflow.diagnosis.not_finite import explain
 from kappaflow.diagnosis.result import Columns
-from kappaflow.diagnosis.tensors import columns, count_not_finite, finite_rows
+from kappaflow.diagnosis.tensors import columns, count_not_finite, effective_rows, finite_rows
 from kappaflow.flows import Flow
 from kappaflow.foreign import Wrapped
 
@@ -317,9 +317,19 @@ def _sample(
     return x, log_prob
 
 
-def kolmogorov_smirnov(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Returns the distance of two samples, and its p-value."""
-    from scipy.stats import ks_2samp  # takes half as long to load as torch
+def kolmogorov_smirnov(a: Tensor, b: Tensor, shares: Tensor | None = None) -> tuple[float, float]:
+    """Returns the distance of two samples, and its p-value; `shares` are those of the rows a."""
+    from scipy.stats import ks_2samp, kstwobign  # take half as long to load as torch
 
-    result: Any = ks_2samp(a.double().cpu().numpy(), b.double().cpu().numpy())
-    return float(result.statistic), float(result.pvalue)
+    a, b = a.double().cpu(), b.double().cpu()
+    if shares is None:
+        result: Any = ks_2samp(a.numpy(), b.numpy())
+        return float(result.statistic), float(result.pvalue)
+    order = a.argsort()
+    below = torch.cat((shares.new_zeros(1), shares[order].cumsum(0)))
+    at = torch.cat((a, b))
+    of_a = below[torch.searchsorted(a[order], at, right=True)]
+    of_b = torch.searchsorted(b.sort().values, at, right=True) / len(b)
+    distance = (of_a - of_b).abs().max().item()
+    n, m = effective_rows(shares), len(b)
+    return distance, float(kstwobign.sf(distance * math.sqrt(n * m / (n + m))))
