@@ -18,6 +18,7 @@ from kappaflow.bijections.gaussianize import GaussianizeInputs
 from kappaflow.data import load_table, weigh_duplicate_rows, weighted
 from kappaflow.data.load import read_table
 from kappaflow.diagnosis import Comparison, compare, references
+from kappaflow.diagnosis.tensors import mean_of, shares_of
 from kappaflow.estimator import ConditionalFlowDensity, FlowDensity
 from kappaflow.flows import LearnedPad
 from kappaflow.flows.mixture_fit import sample_of
@@ -303,6 +304,9 @@ CASES = {
         conditioning_figures, rows, w
     )[:2],  # the others are rounding errors
     "training.measure.budget_figures": partial(measured, budget_figures),
+    "diagnosis.tensors.shares_of": lambda rows, w: mean_of(
+        torch.from_numpy(rows), shares_of(tensors(rows, w)[1], len(rows))
+    ),
     "diagnosis.references.references": compared,
     "diagnosis.references.compare, given a context": partial(compared, context=1),
     "diagnosis.depth_gains.depth_gains": gained,
@@ -315,6 +319,11 @@ IN_SINGLE_PRECISION = {"runs.model_search.fit_auto"}
 OF_NETWORKS = ("nets.conv", "bijections.image_chain", "interop", "stack", "files", "registry")
 LEFT_OUT = {
     "data.load.table_of": "read_table calls it",
+    "data.examine.examine": "it examines the table of read_table",
+    **dict.fromkeys(
+        ("diagnosis.doctor.diagnose_flow", "diagnosis.references.comparisons_of"),
+        "the significance depends on the number of rows; tests/diagnosis has the weights",
+    ),
     "training.measure.standard_error": "it falls with the number of rows, which weights that "
     "count up to a factor do not tell",
     "flows.mixture_fit.best_components": "it splits rows at random, and copies may be in both "
