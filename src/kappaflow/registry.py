@@ -10,6 +10,7 @@ Inside `allowed`, `build` is limited in proportion to the weights in the file.
 import functools
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -97,6 +98,9 @@ def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> in
     """Returns the number of entries that an operation allocates; 0 for views and in-place ones."""
     if any(argument.alias_info for argument in func._schema.returns):
         return 0
+    if torch.Tag.pointwise in func.tags:  # counted here: on "meta", torch would load its compiler
+        shapes = [leaf.shape for leaf in tree_leaves((args, named)) if isinstance(leaf, Tensor)]
+        return math.prod(np.broadcast_shapes(*shapes))
     args, named = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, named))
     parameters = {argument.name for argument in func._schema.arguments}
     elsewhere = {"device": "meta", "generator": None}

@@ -86,6 +86,8 @@ def test_sizes_are_paid_for_before_they_are_made():
         torch.ones(2**50)
     with pytest.raises(kf.errors.FileError, match="far too large"), Allowance(1000):
         torch.ones(40)[:, None] @ torch.ones(40)[None]
+    with pytest.raises(kf.errors.FileError, match="far too large"), Allowance(1000):
+        torch.ones(40)[:, None] + torch.ones(40)[None]
     with Allowance(1000) as allowance:
         torch.ones(40).expand(10**9, 40)  # a view, which takes no memory
     assert allowance.numbers == 1000 - 2 * STEP

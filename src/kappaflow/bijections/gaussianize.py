@@ -71,13 +71,13 @@ class Gaussianize(Bijection):
         self.bins = positive_int("bins", bins)
         self.padding = natural_int("padding", padding)
         self.keep_gaps = bool(keep_gaps)
-        line = torch.linspace(-1, 1, bins + 1).repeat(features, 1)
+        line = torch.tensor([[2 * bin / bins - 1 for bin in range(bins + 1)]]).expand(features, -1)
         self.knots: Tensor
         self.scores: Tensor
         self.slopes: Tensor
         self.tails: Tensor
         self.fitted: Tensor
-        self.register_buffer("knots", line)
+        self.register_buffer("knots", line.clone())
         self.register_buffer("scores", line.clone())
         self.register_buffer("slopes", torch.ones(features, bins + 1))
         self.register_buffer("tails", torch.full((features, 2), math.inf))

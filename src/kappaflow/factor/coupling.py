@@ -67,7 +67,7 @@ class LinearCoupling(Bijection):
         if weight is None:
             numbers = numbers.to(signed.dtype)
         self.weight, signed = nn.Parameter(numbers), signed.to(numbers.dtype)
-        if (signed == 0).any():
+        if 0 in signed.tolist():
             raise ArgumentError(
                 "'diagonal' should be nowhere zero, got zeros: a coupling must be invertible."
             )
