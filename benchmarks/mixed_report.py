@@ -80,16 +80,6 @@ QUANTILES = {
     "rows with crossings [%]": _number("crossing", ".1f", 100),
     "training [s]": _number("processor_s", ".0f"),
 }
-SAMPLES = {
-    "table": _table,
-    "samples of": _model,
-    "score": lambda line: f"{line['score']} of {line['target']}",
-    "from samples": _number("of_samples", ".3f"),
-    "from real rows": _number("of_rows", ".3f"),
-    "difference": _mean("difference"),
-    "training [s]": _number("processor_s", ".0f"),
-    "sampling [s]": _number("sampling_s", ".1f"),
-}
 
 
 def mixed_values(results: dict[str, Any]) -> dict[str, Any]:
@@ -99,7 +89,6 @@ def mixed_values(results: dict[str, Any]) -> dict[str, Any]:
     completed = [
         line for group in grouped(of.get("imputation", ()), ("table",)).values() for line in group
     ]
-    samples = [line | target for line in of.get("samples", ()) for target in line["targets"]]
     return {
         "seconds": lines[0]["seconds"],
         "goals": goals_table(lines),
@@ -107,7 +96,6 @@ def mixed_values(results: dict[str, Any]) -> dict[str, Any]:
         "gaps": _lines(GAPS, of.get("gaps", [])),
         "imputation": _lines(IMPUTATION, completed),
         "coverage": coverage_table([line for line in completed if "values" in line]),
-        "samples": _lines(SAMPLES, samples),
         "encodings": {
             question: encodings_tables(lines)
             for question, lines in of_questions(of.get("encodings", [])).items()

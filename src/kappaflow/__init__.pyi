@@ -46,7 +46,7 @@ from .flows import (
     zuko_flow,
 )
 from .foreign import wrap
-from .goodness import calibration, conformal, copies, two_sample, usefulness
+from .goodness import calibration, conformal, two_sample
 from .images import glow, jet, load_images, real_nvp_image
 from .interop import convert
 from .interop.exports import export
@@ -80,7 +80,6 @@ __all__ = [
     "conditioning",
     "conformal",
     "convert",
-    "copies",
     "data",
     "depth",
     "depth_curve",
@@ -131,7 +130,6 @@ __all__ = [
     "theory",
     "training",
     "two_sample",
-    "usefulness",
     "wrap",
     "write_diagnosis",
     "write_report",

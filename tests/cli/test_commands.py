@@ -20,7 +20,7 @@ from kappaflow.data import toy_names
 from kappaflow.native import describe
 
 COMMANDS = (
-    "fit", "sample", "score", "impute", "doctor", "synthetic", "report", "export", "factor",
+    "fit", "sample", "score", "impute", "doctor", "report", "export", "factor",
     "rewrite", "prune", "depth", "tradeoff", "reproduce", "data",
 )  # fmt: skip
 

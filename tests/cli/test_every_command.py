@@ -37,7 +37,6 @@ def words(table, finished, mixed, tmp_path):
         "score": (finished, table),
         "impute": (mixed, table),
         "doctor": (finished,),
-        "synthetic": (finished,),
         "report": (finished,),
         "export": (finished, "--out", out),
         "factor": (tmp_path / "matrix.npy",),

@@ -224,10 +224,3 @@ def test_a_damaged_image_is_named_and_no_run_is_left(run, pictures, tmp_path):
     words = ("fit", copy, "--out", tmp_path / "run", "--size", 8, *TINY, "--max-epochs", 1)
     refused(run(*words), "05.png")
     assert not (tmp_path / "run").exists()
-
-
-def test_synthetic_is_for_tables(run, digits_run):
-    """Distances of pixels say little about copies."""
-    message = "'run' should be one on a table, it is one on images: copies are searched for in"
-    refused(run("synthetic", digits_run), message)
-    assert not (digits_run / "synthetic.json").exists()

@@ -260,15 +260,6 @@ def test_other_commands_take_a_mixed_run_or_refuse_it_in_one_sentence(run, mixed
 
 
 @pytest.mark.slow
-def test_synthetic_rows_of_a_mixed_run_are_compared_with_held_out_ones(run, mixed, tmp_path):
-    """Samples show no copies of training rows."""
-    copy = shutil.copytree(mixed, tmp_path / "run")
-    done = run("synthetic", copy)
-    assert done.status == 0, done.err
-    assert "nearest to a training row" in done.out and (copy / "synthetic.json").exists()
-
-
-@pytest.mark.slow
 def test_a_killed_fit_resumes_to_the_same_losses(people, tmp_path):
     """By the same command; the files of the run are the same but for times."""
     words = ["fit", str(people), "--kinds", "auto", "--depth", "2", "--hidden", "8", "--quiet"]

@@ -29,6 +29,7 @@ NEEDS = {
     "other-libraries.md": ("zuko", "sbi"),
     "scikit-learn.md": ("sklearn",),
     "search-for-hours.md": ("optuna", "ray.tune"),
+    "synthetic.md": ("sdmetrics",),
     "tutorial-table.md": ("sklearn",),
     "why-does-my-flow-explode.md": ("zuko", "nflows", "normflows", "FrEIA"),
 }

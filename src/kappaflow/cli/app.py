@@ -26,7 +26,6 @@ from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.cli.show import print_text
-from kappaflow.cli.synthetic import synthetic
 from kappaflow.cli.tradeoff import tradeoff
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankError, WriteError
 from kappaflow.options import COMMAND
@@ -53,7 +52,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 COMMANDS = (
-    fit, sample, score, impute, doctor, synthetic, report, export, factor, rewrite, prune, depth,
+    fit, sample, score, impute, doctor, report, export, factor, rewrite, prune, depth,
     tradeoff, reproduce, data,
 )  # fmt: skip
 for command in COMMANDS:

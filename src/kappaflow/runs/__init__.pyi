@@ -15,7 +15,6 @@ from .page import write_report
 from .prune import PrunedRun, prune_run
 from .recipes import ModelConfig
 from .stored import is_unfinished_run
-from .synthetic import SyntheticData, synthetic_run
 from .table_data import TableConfig
 from .user_code import diagnose_code, is_code
 from .written import Written
@@ -35,7 +34,6 @@ __all__ = [
     "RunData",
     "RunKind",
     "RunSummary",
-    "SyntheticData",
     "TableConfig",
     "TableFit",
     "Written",
@@ -55,7 +53,6 @@ __all__ = [
     "rewrite_run",
     "sample_run",
     "score_run",
-    "synthetic_run",
     "write_report",
     "write_samples",
     "write_scores",
