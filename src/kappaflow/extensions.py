@@ -18,7 +18,6 @@ NAMES: dict[str, str] = {  # objects of such packages that commands use, as modu
     "scaled_lower_bound": "kappaflow_studies.theory.conditioning:scaled_lower_bound",
     "separated_modes": "kappaflow_studies.theory.separated_modes:separated_modes",
     "studies": "kappaflow_studies",
-    "trade_off": "kappaflow_studies.condition_budget.measure:trade_off",
 }
 
 

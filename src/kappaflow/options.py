@@ -406,7 +406,6 @@ class TrainingOptions:
     )
     condition_budget: Annotated[float, Limits(gt=1)] | None = described(
         "Keep the 95 % quantile of the condition number on held-out rows below this number. Only "
-        "the weights of epochs at which it is measured are kept. kappaflow tradeoff shows what "
-        "that costs in likelihood. Tables only.",
+        "the weights of epochs at which it is measured are kept. Tables only.",
         default=None,
     )

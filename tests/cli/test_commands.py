@@ -21,7 +21,7 @@ from kappaflow.native import describe
 
 COMMANDS = (
     "fit", "sample", "score", "impute", "doctor", "report", "export", "factor",
-    "rewrite", "prune", "depth", "tradeoff", "reproduce", "data",
+    "rewrite", "prune", "depth", "reproduce", "data",
 )  # fmt: skip
 
 

@@ -43,7 +43,6 @@ def words(table, finished, mixed, tmp_path):
         "rewrite": (finished, "--out", out),
         "prune": (finished, "--out", out, "--epochs", 1),
         "depth": (table, "--out", out, "--max-depth", 2, "--partitions", "half", *SHORT),
-        "tradeoff": (table, "--out", out, "--budgets", 100, *SHORT),
         "reproduce": ("factor-tradeoff", "--config", study, "--out", out, "--quiet"),
         "data": (),
     }

@@ -192,7 +192,6 @@ REFUSED = [
     ("reproduce padding --preset hours", "hours"),
     ("reproduce padding --seed -1", "'seed'"),
     ("reproduce all --config x.toml", "'config' should be left out for all"),
-    ("tradeoff digits --out run", "should be a table"),
 ]
 
 

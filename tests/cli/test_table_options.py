@@ -91,21 +91,6 @@ def test_fit_shows_the_condition_number_and_its_budget(run, correlated, tmp_path
     assert all("condition_price" in line for line in metrics)
 
 
-def test_tradeoff_prints_a_table_and_names_its_page(run, correlated, tmp_path):
-    """With a context too; a second call answers from the files, as JSON."""
-    words = ("tradeoff", correlated, "--budgets", 2, "--couplings", 2, "--hidden", 8)
-    words = (*words, "--max-epochs", 1, "--context", "c", "--out", tmp_path / "out", "--quiet")
-    done = run(*words)
-    assert done.status == 0, done.err
-    lines = done.out.splitlines()
-    assert [line.split()[0] for line in lines[:3]] == ["budget", "2", "none"]
-    assert str(tmp_path / "out" / "index.html") in done.out
-    again = json.loads(run(*words, "--json").out)
-    assert [flow["budget"] for flow in again["flows"]] == [2.0, None]
-    assert ["rows to train / validate / test", "400 / 50 / 50"] in again["model"]
-    assert ["context", "c"] in again["model"] and "exclude" not in dict(again["model"])
-
-
 def test_the_line_of_progress_names_the_budget():
     """After the condition number, where one was measured."""
     figures = {

@@ -26,7 +26,6 @@ from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.cli.show import print_text
-from kappaflow.cli.tradeoff import tradeoff
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankError, WriteError
 from kappaflow.options import COMMAND
 from kappaflow.ranks import rank
@@ -53,7 +52,7 @@ app = App(
 )
 COMMANDS = (
     fit, sample, score, impute, doctor, report, export, factor, rewrite, prune, depth,
-    tradeoff, reproduce, data,
+    reproduce, data,
 )  # fmt: skip
 for command in COMMANDS:
     app.command(command)

@@ -1,6 +1,6 @@
 """The options of `kappaflow fit` with their help: of models, training, tables and images.
 
-Each dataclass is a group of options; None means not given. `kappaflow tradeoff` uses some of them.
+Each dataclass is a group of options; None means not given.
 Most options of models and of the training are declared elsewhere: `flags` makes fields of them.
 """
 

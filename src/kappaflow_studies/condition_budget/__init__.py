@@ -1,1 +1,0 @@
-"""`kappaflow tradeoff`: what bounding the condition number costs in likelihood, on a table."""
