@@ -46,10 +46,6 @@ COMMANDS = {
         "Compare singular values of Glows with those of dense Jacobians, and time profiles.",
     ),
     "doctor": ("doctor:doctor", "Time the doctor on large flows, its page included."),
-    "converting": (
-        "converting:converting",
-        "Time flows of other libraries and their conversions, and measure the memory of both.",
-    ),
     "splines": (
         "splines:splines",
         "Time spline couplings of several libraries, and measure their memory.",

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks.ablation import ablation_values
-from benchmarks.converting_page import converting_values
 from benchmarks.depth_page import depth_chart, depth_values
 from benchmarks.doctor import doctor_table
 from benchmarks.energies import energies_values
@@ -263,7 +262,6 @@ PAGES: dict[str, tuple[str, tuple[Section, ...]]] = {
             Section("couplings", COUPLINGS, couplings_values),
             one_part("splines", splines_values),
             one_part("ablation", ablation_values),
-            one_part("converting", converting_values),
         ),
     ),
     "benchmarks-images.md": (

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 
 from benchmarks import factoring
-from benchmarks.converting_measures import errors_of, times_of
-from benchmarks.converting_rows import row_of
 from benchmarks.gradients import SEEDS, SHAPE, gradient_errors
 from benchmarks.images_digits import digits_of
 from benchmarks.images_rows import image_rows
@@ -89,21 +87,6 @@ def image_digits(row: str, seed: int, seconds: float, shape: dict[str, Any]) -> 
     return digits_of(_image_row(row), seed, seconds, _image_shape(shape))
 
 
-def converting_times(row: str, shape: dict[str, Any], repetitions: int) -> dict[str, Any]:
-    """Returns the times of a step of one flow and of its conversion."""
-    return times_of(row, _shape(shape), repetitions)
-
-
-def converting_errors(row: str, shape: dict[str, Any]) -> dict[str, Any]:
-    """Returns the float32 errors of log_prob of one flow, before and after conversion."""
-    return errors_of(row, _shape(shape))
-
-
-def converting_memory(row: str, shape: dict[str, Any], kind: str) -> dict[str, Any]:
-    """Returns the resident memory of one step of a flow, original or converted."""
-    return peak_of_step(row_of(row, kind), _shape(shape))
-
-
 TASKS: dict[str, Callable[..., Any]] = {
     "speed": speed,
     "train_step": train_step,
@@ -116,9 +99,6 @@ TASKS: dict[str, Callable[..., Any]] = {
     "image_speed": image_speed,
     "image_memory": image_memory,
     "image_digits": image_digits,
-    "converting_times": converting_times,
-    "converting_memory": converting_memory,
-    "converting_errors": converting_errors,
     "score_rows": score_rows,
     "spline_times": times_at,
     "spline_memory": memory_at,

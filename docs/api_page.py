@@ -96,7 +96,8 @@ TOPICS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     (
         "Other flow libraries",
         ("kappaflow.interop", "kappaflow.foreign", "kappaflow.interop.exports"),
-        "Guides: [diagnose and convert their flows](converting.md), [export](export.md).",
+        "Guides: [diagnose and train their flows](other-libraries.md), [move from them]"
+        "(migrating.md), [export](export.md).",
     ),
     (
         "scikit-learn and sbi",

@@ -48,7 +48,6 @@ from .flows import (
 from .foreign import wrap
 from .goodness import calibration, conformal, two_sample
 from .images import glow, jet, load_images, real_nvp_image
-from .interop import convert
 from .interop.exports import export
 from .mixed import TableModel
 from .partition import Partition, SpatialPartition
@@ -79,7 +78,6 @@ __all__ = [
     "cdf",
     "conditioning",
     "conformal",
-    "convert",
     "data",
     "depth",
     "depth_curve",

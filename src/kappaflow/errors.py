@@ -1,7 +1,5 @@
 """The exceptions and warnings of the package."""
 
-from collections.abc import Sequence
-
 
 class KappaflowError(Exception):
     """Base class of all errors of this package; the text is a message for the user."""
@@ -15,23 +13,6 @@ def one_line(error: Exception) -> str:
 
 class ArgumentError(KappaflowError, ValueError):
     """An argument has a value or a shape that cannot be used."""
-
-
-class ConversionError(ArgumentError):
-    """A flow of another library has layers that cannot be converted.
-
-    Attributes:
-        library: The library of the flow.
-        layers: Name of each unsupported layer, and the reason.
-    """
-
-    def __init__(self, library: str, layers: Sequence[tuple[str, str]]) -> None:
-        self.library, self.layers = library, tuple(layers)
-        named = "; ".join(f"{name}: {reason}" for name, reason in self.layers)
-        super().__init__(f"this flow of {library} cannot be converted: {named}.")
-
-    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
-        return type(self), (self.library, self.layers)
 
 
 class DataError(KappaflowError, ValueError):

@@ -15,10 +15,6 @@ COMMANDS = {
         {"steps": 3, "seeds": 1, "depths": [2], "tables": ["magic"]},
         ["couplings", "3 on magic", "| 0.01 | 2 | no bound |"],
     ),
-    "converting.converting": (
-        {"features": [4], "depths": [2], "rows": ["zuko RealNVP"], "repetitions": 2},
-        ["couplings", "zuko RealNVP"],
-    ),
     "doctor.doctor": (
         {"threads": 1, "repetitions": 1, "small": True},
         ["measuring", "| couplings | 64 |"],

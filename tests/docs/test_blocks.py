@@ -20,7 +20,6 @@ PAGES = [
     if page.name != "rules.md" and "```python" in page.read_text("utf-8")  # each of its own, there
 ]
 NEEDS = {
-    "converting.md": ("zuko", "nflows", "normflows", "FrEIA"),
     "distributed.md": ("ray.train", "pyspark"),
     "distributions.md": ("pyro", "sbi"),
     "images.md": ("PIL", "sklearn"),

@@ -187,3 +187,11 @@ def event_shape_of(x: Tensor | None, name: str) -> tuple[int, ...]:
             f"'x' should be given as a few rows, (B, *event): {name} does not know their shape."
         )
     return tuple(x.shape[1:])
+
+
+def flattened(layer: Any, inner: Callable[[Any], Sequence[Any] | None]) -> list[Any]:
+    """Returns a layer, or the layers of nested compositions, which `inner` lists."""
+    parts = inner(layer)
+    if parts is None:
+        return [layer]
+    return [nested for part in parts for nested in flattened(part, inner)]
