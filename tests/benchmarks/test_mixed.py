@@ -4,7 +4,6 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 from scipy import integrate, stats
@@ -171,7 +170,7 @@ def test_goals_of_mixed_columns_hold_and_fail_where_they_should(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_mixed_columns_run_to_their_page_and_resume(benchmark, tmp_path, monkeypatch):
-    """A known table, one with gaps, completions, and samples of a generated table."""
+    """A known table, one with gaps, and completions."""
     pytest.importorskip("sklearn")
     command, real = benchmark("mixed"), benchmark("mixed_real")
     for name, rows in {"ROWS": 600, "FRESH": 100, "GAP_DRAWS": 8}.items():
@@ -182,24 +181,16 @@ def test_mixed_columns_run_to_their_page_and_resume(benchmark, tmp_path, monkeyp
     parts = benchmark("tables_suite.data").Parts(*rng.normal(size=(3, 400, 2)), ("a", "b"))
     monkeypatch.setattr(benchmark("tables_suite.data"), "load", lambda name: parts)
     monkeypatch.setattr(command, "large_tables", lambda part: ["stocks"])
-    monkeypatch.setattr(command, "samplers", lambda: ["kappaflow"])
-    frame = pl.DataFrame({"a": rng.normal(size=400), "b": rng.choice(["x", "y"], 400)})
-    monkeypatch.setattr(command, "MIXED", {"frame": None})
-    monkeypatch.setattr(real, "MIXED", {"frame": (lambda: frame, 300, 100, ("a",))})
-    options = {"tables": ["labels and counts", "normal", "stocks", "frame"], "seconds": 1.0}
-    options["only"] = ["known", "gaps", "imputation", "samples"]
+    options = {"tables": ["labels and counts", "normal", "stocks"], "seconds": 1.0}
+    options["only"] = ["known", "gaps", "imputation"]
     for _ in range(2):
         command.mixed(**options, results=tmp_path)
     lines = json.loads((tmp_path / "mixed.json").read_text())["lines"]
-    assert [line["what"] for line in lines] == [
-        *("known", "known", "known", "gaps"),
-        *4 * ["imputation"],
-        "samples",
-    ]
+    assert [line["what"] for line in lines] == 3 * ["known"] + ["gaps"] + 4 * ["imputation"]
     assert len((tmp_path / "mixed.jsonl").read_text().splitlines()) == len(lines) + 1
     benchmark("page").write_page(folder=tmp_path, docs=tmp_path)
     page = (tmp_path / "benchmarks-mixed.md").read_text("utf-8")
-    for text in ("| labels and counts | ", "| normal | ", "| stocks | hot deck | ", "| frame | "):
+    for text in ("| labels and counts | ", "| normal | ", "| stocks | hot deck | "):
         assert text in page
 
 
